@@ -1,0 +1,54 @@
+# Needs Python >= 3.11 and make, nothing else. `make` alone lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= 2
+# Where the CPU build of torch comes from: the ordinary registry's build for Linux brings gigabytes of CUDA along.
+# `make TORCH_INDEX=` takes the ordinary one, for a machine with a GPU.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+READY := .venv/.installed
+SAMPLE := benchmarks/sample
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help demo test test-long test-all check clean
+
+help:
+	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
+	@echo "make test       every test but the long ones, and the doctests"
+	@echo "make test-all   the long ones too"
+	@echo "make check      ruff, formatting, mypy"
+	@echo "make clean      removes what the other targets made: .venv, runs, caches"
+
+$(READY): pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python %d.%d given, >= 3.11 needed: make PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/pip install --quiet --retries 2 --no-deps --constraint .ci/constraints.txt --index-url $(TORCH_INDEX) torch \
+	    || echo "no CPU build of torch at $(TORCH_INDEX): taking the one of the ordinary registry"
+endif
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/qdq run $(SAMPLE)/albert-supersense --task text-classification \
+	    --data $(SAMPLE)/supersense/train.jsonl --eval $(SAMPLE)/supersense/validation.jsonl \
+	    --out runs/demo --set finetune.max_steps=120
+
+test: $(READY)
+	$(PYTEST) -m "not long"
+
+# Exit status 5 means that no test carries the mark.
+test-long: $(READY)
+	$(PYTEST) -m long || test $$? -eq 5
+
+test-all: test test-long
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

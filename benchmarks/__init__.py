@@ -1,0 +1,1 @@
+"""Artefacts become numbers people can trust: workloads, paired timing, accuracy, the report, the whole journey."""

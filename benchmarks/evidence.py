@@ -1,0 +1,136 @@
+"""What the journey measures of what it made: the accuracy ladder, the engine beside its float twin, latency side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx_ir as ir
+
+from benchmarks.accuracy import Accuracy, share_same_argmax
+from benchmarks.latency import measure_latency
+from benchmarks.workload import Workload
+from export.audit.build_audit import audit_built
+from export.audit.onnxruntime_audit import audit_onnxruntime
+from export.engine import BuildSettings, build
+from export.engine_build import build_engine
+from export.exported import ExportedModel, lower_graph
+from export.runners.base import Runner
+from export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from export.targets import find_target
+from qat.checkpoint import Checkpoint
+from qat.families import in_encoder_layer
+from qat.tasks.base import Encoded
+
+BuildProgress = Callable[[str, float], None]
+
+
+def describe_accuracy(fp32: Accuracy, ptq: Accuracy, qat: Accuracy, onnx: Accuracy) -> dict[str, Any]:
+    """The ladder of one metric on the same rows; ``agreement`` is the share of rows torch and the graph label alike."""
+    return {
+        "metric": fp32.metric,
+        "n": fp32.n,
+        "fp32": fp32.value,
+        "ptq": ptq.value,
+        "qat": qat.value,
+        "onnx": onnx.value,
+        "agreement": share_same_argmax(qat, onnx),
+    }
+
+
+def describe_engine(
+    exported: ExportedModel, twin: ExportedModel, out: Path, settings: BuildSettings, progress: BuildProgress
+) -> dict[str, Any]:
+    """The engine's audit beside that of its float twin; the engine is written to ``out``.
+
+    A target that builds no engine is audited in its runtime; its kernels are the nodes that runtime executes.
+    """
+    if exported.target == "onnxruntime":
+        audited = audit_onnxruntime(exported.onnx_path)
+        return {
+            "target": exported.target,
+            "hardware": ["cpu"],
+            "kernels": sum(audited.operations.values()),
+            "int8_gemms": audited.int8_gemms,
+            "float_gemms": audited.float_gemms,
+            "unplanned_gemms": audited.unplanned_gemms,
+            "int8_attentions": None,
+            "int8_mac_share": None,
+            "activation_mb": None,
+            "fp16_activation_mb": None,
+            "audit": "complete",
+            "rows": [asdict(row) for row in audited.rows],
+        }
+    engine = build(exported.folder, out, settings=settings, progress=progress)
+    spec = engine.built.spec
+    float_audit = audit_built(build_engine(twin.onnx_path, spec), twin.onnx_path, in_encoder=in_encoder_layer)
+    facts = asdict(engine.audit)
+    return {
+        "target": exported.target,
+        "hardware": list(engine.built.hardware),
+        "shapes": settings.shapes,
+        "builder": f"{engine.built.builder} {engine.built.version}",
+        **{name: facts[name] for name in facts if name not in ("status", "reason", "rows")},
+        "fp16_activation_mb": float_audit.activation_mb,
+        "fp16_kernels": float_audit.kernels,
+        "audit": engine.audit.status if not engine.audit.reason else engine.audit.reason,
+        "rows": facts["rows"],
+    }
+
+
+def compare_latency(
+    graph: ir.Model,
+    checkpoint: Checkpoint,
+    float_runner: Runner,
+    rows: Encoded,
+    *,
+    shapes: Sequence[tuple[int, int]],
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Latency on this machine's CPU, one row a runner and shape: torch FP32, ONNX Runtime FP32 and INT8.
+
+    Args:
+        graph: the traced graph; it is lowered for ONNX Runtime with and without quantization.
+        checkpoint: whose graph it is.
+        float_runner: the float model in torch.
+        rows: encoded texts to time on.
+        shapes: (batch, sequence); those longer than the model takes are left out.
+        seconds: time for one shape.
+    """
+    target = find_target("onnxruntime")
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    longest = int(checkpoint.model.config.max_position_embeddings)
+    texts = [list(feature["input_ids"]) for feature in rows.features if isinstance(feature["input_ids"], list)]
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        runners: list[Runner] = [float_runner]
+        for quantized, precision in ((False, "fp32"), (True, "int8+fp32")):
+            path = Path(folder) / f"{precision}.onnx"
+            ir.save(lower_graph(graph, target, "fp32", quantized=quantized), path)
+            runners.append(OnnxRuntimeRunner(path, precision=precision))
+        opened = [stack.enter_context(runner) for runner in runners]
+        workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]
+        measured = measure_latency(opened, workloads, texts, seconds=seconds)
+    return [asdict(row) for row in measured]
+
+
+def summarize(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The report's headline figures, for a terminal."""
+    accuracy, engine = report["accuracy"], report["engine"]
+    kept = accuracy["onnx"] / accuracy["fp32"] if accuracy["fp32"] else None
+    return [
+        (f"{accuracy['metric']} fp32", accuracy["fp32"]),
+        (f"{accuracy['metric']} calibrated", accuracy["ptq"]),
+        (f"{accuracy['metric']} fine-tuned", accuracy["qat"]),
+        (f"{accuracy['metric']} exported", accuracy["onnx"]),
+        ("kept", None if kept is None else f"{100 * kept:.2f} %"),
+        ("same answer, torch and graph", f"{100 * accuracy['agreement']:.2f} %"),
+        ("INT8 GEMMs / planned but float / not planned", _counts(engine)),
+        ("INT8 fused attentions", engine["int8_attentions"]),
+        ("size fp32 -> int8", f"{report['size_mb']['fp32']:.1f} -> {report['size_mb']['int8']:.1f} MB"),
+    ]
+
+
+def _counts(engine: Mapping[str, Any]) -> str:
+    return f"{engine['int8_gemms']} / {engine['float_gemms']} / {engine['unplanned_gemms']}"

@@ -1,0 +1,247 @@
+"""The whole way: a float checkpoint in; calibrated, fine-tuned, exported, built and measured artefacts out.
+
+The stages run in order, each writes its artefact whole, and every figure of the report comes from the artefact itself.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.accuracy import Accuracy, measure_accuracy
+from benchmarks.environment import describe_environment
+from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine
+from benchmarks.report import write_report
+from calibration.calibrate import Calibration, calibrate
+from calibration.observers import CalibrationSettings
+from export.engine import BuildSettings
+from export.exported import require_exportable, trace_model, write_exported
+from export.runners.base import Runner
+from export.runners.load import load_runner
+from export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from export.runners.torch_runner import TorchRunner
+from export.targets import find_target
+from qat.batches import iterate_batches
+from qat.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from qat.errors import CheckpointError
+from qat.finetune import FinetuneSettings, finetune
+from qat.huggingface import quantization_config, wrap
+from qat.recipe import Recipe
+from qat.tasks import Task, find_task
+from qat.tasks.base import Encoded
+
+Advance = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journey:
+    """What to do: where to start, on which data, for which engine, with which settings.
+
+    Attributes:
+        checkpoint: a float checkpoint folder.
+        task: Hugging Face's name of the task.
+        data: rows to calibrate and fine-tune on.
+        evaluation: rows to score on; never trained on.
+        out: the folder for everything.
+        recipe: with the weight granularity it is to have.
+        target: the engine.
+        precision: of what is not INT8, None for the target's own.
+        columns: the task's columns as the data calls them.
+        max_length: tokens a row keeps, None for the most the checkpoint takes.
+        batch_size: rows a batch when calibrating and scoring.
+        limit: how many rows of each file to read, None for all.
+        latency_shapes: (batch, sequence) of the latency table.
+        latency_seconds: time spent on each of them.
+    """
+
+    checkpoint: Path
+    task: str
+    data: Path
+    evaluation: Path
+    out: Path
+    recipe: Recipe
+    target: str = "rtx"
+    precision: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_length: int | None = None
+    batch_size: int = 32
+    limit: int | None = None
+    calibration: CalibrationSettings = CalibrationSettings()
+    finetuning: FinetuneSettings = FinetuneSettings()
+    building: BuildSettings = BuildSettings()
+    latency_shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 64), (8, 64))
+    latency_seconds: float = 5.0
+
+
+class _Clock:
+    """Names the running stage to the caller and keeps how long each one took."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.seconds: dict[str, float] = {}
+        self._advance = advance
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Times a block; the block gets the function that reports its progress."""
+        self._advance(name, 0, 1)
+        started = time.perf_counter()
+        yield lambda done, total: self._advance(name, done, total)
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+
+
+def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, total: None) -> dict[str, Any]:
+    """The report, also written as ``report.json`` and ``report.html`` into ``journey.out`` beside the artefacts.
+
+    Raises:
+        QDQError: whatever a stage finds wrong; artefacts of finished stages stay.
+    """
+    clock = _Clock(advance)
+    task, target = find_task(journey.task), find_target(journey.target)
+    precision = target.choose_precision(journey.precision)
+    target.require_granularity(journey.recipe.weights, precision)
+    checkpoint = load_checkpoint(journey.checkpoint, task)
+    if checkpoint.quantization is not None:
+        raise CheckpointError(f"{journey.checkpoint} is quantized already: give the float checkpoint it was made from")
+    training, evaluation = (_encode(journey, task, checkpoint, path) for path in (journey.data, journey.evaluation))
+    score = _scorer(journey, task, checkpoint, evaluation, clock)
+
+    size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
+    fp32 = score("score FP32", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+    with TemporaryDirectory() as folder:
+        calibration = _calibrate(journey, task, checkpoint, training, clock)
+        ptq = score("score calibrated", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+        _finetune(journey, checkpoint, training, clock)
+        qat = score("score fine-tuned", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+        require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
+        with clock.stage("export"):
+            graph = trace_model(checkpoint.model)
+            exported = write_exported(
+                graph,
+                checkpoint.model,
+                journey.out / "onnx",
+                lowering=target,
+                precision=precision,
+                tokenizer=checkpoint.tokenizer,
+            )
+            twin = write_exported(
+                graph,
+                checkpoint.model,
+                Path(folder),
+                lowering=target,
+                precision=precision,
+                tokenizer=None,
+                quantized=False,
+            )
+        onnx = score("score ONNX", OnnxRuntimeRunner(exported.onnx_path, optimized=False))
+        with clock.stage("build") as advance:
+            engine = describe_engine(
+                exported,
+                twin,
+                journey.out / "model.engine",
+                journey.building,
+                lambda phase, share: advance(round(100 * share), 100),
+            )
+        float_runner = load_runner(journey.checkpoint, task=task.name)
+        with clock.stage("measure latency"):
+            latency = compare_latency(
+                graph,
+                checkpoint,
+                float_runner,
+                evaluation,
+                shapes=journey.latency_shapes,
+                seconds=journey.latency_seconds,
+            )
+    report = {
+        "checkpoint": str(journey.checkpoint),
+        "family": checkpoint.model.config.model_type,
+        "task": task.name,
+        "recipe": journey.recipe.name,
+        "target": target.name,
+        "granularity": journey.recipe.weights,
+        "precision": precision,
+        "accuracy": describe_accuracy(fp32, ptq, qat, onnx),
+        "latency": latency,
+        "engine": engine,
+        "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
+        "ranges": [asdict(row) for row in calibration.ranges],
+        "coverage": [asdict(row) for row in checkpoint.model.quantization_report.rows],
+        "environment": describe_environment(),
+        "timings_s": clock.seconds,
+    }
+    write_report(journey.out, report)
+    return report
+
+
+def _encode(journey: Journey, task: Task, checkpoint: Checkpoint, path: Path) -> Encoded:
+    rows = task.load(path, columns=journey.columns, limit=journey.limit)
+    return task.encode(
+        rows, tokenizer=checkpoint.tokenizer, config=checkpoint.model.config, max_length=journey.max_length
+    )
+
+
+def _inputs(rows: Encoded) -> tuple[str, ...]:
+    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in rows[0])
+
+
+def _scorer(
+    journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
+) -> Callable[[str, Runner], Accuracy]:
+    def score(stage: str, runner: Runner) -> Accuracy:
+        with clock.stage(stage) as advance:
+            return measure_accuracy(
+                runner,
+                rows,
+                task,
+                pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0),
+                batch_size=journey.batch_size,
+                progress=advance,
+            )
+
+    return score
+
+
+def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> Calibration:
+    model, settings = checkpoint.model, journey.calibration
+    wrap(model, journey.recipe, target=journey.target)
+    quantization_config(model).task = {
+        "name": task.name,
+        "columns": dict(journey.columns),
+        "max_length": journey.max_length,
+        "inputs": list(_inputs(rows)),
+        "outputs": list(task.outputs),
+    }
+    first = Encoded(rows.features[: settings.samples], rows.max_length, rows.truncated, rows.source)
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    total = -(-len(first) // journey.batch_size)
+    with clock.stage("calibrate") as advance:
+        batches = (b.to_tensors() for b in iterate_batches(first, batch_size=journey.batch_size, pad_token_id=pad))
+        found = calibrate(model, batches, settings=settings, progress=lambda done: advance(done, total))
+        save_checkpoint(
+            checkpoint,
+            journey.out / "calibrated",
+            stage="calibrate",
+            inputs={"checkpoint": journey.checkpoint, "data": journey.data},
+            facts={"calibration": settings.model_dump(), "rows": found.rows, "tokens": found.tokens},
+        )
+    return found
+
+
+def _finetune(journey: Journey, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:
+    with clock.stage("fine-tune") as advance:
+        done = finetune(
+            checkpoint.model,
+            rows,
+            tokenizer=checkpoint.tokenizer,
+            settings=journey.finetuning,
+            progress=lambda step, steps, loss: advance(step, steps),
+        )
+        save_checkpoint(
+            checkpoint,
+            journey.out / "finetuned",
+            stage="finetune",
+            inputs={"checkpoint": journey.out / "calibrated", "data": journey.data},
+            facts={"finetune": done.settings.model_dump(), "first_loss": done.first_loss, "last_loss": done.last_loss},
+        )

@@ -1,0 +1,241 @@
+"""What the report's page shows, computed from the report's facts: one function a section, missing facts as ``None``."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.report_charts import draw_depths
+from benchmarks.verdict import (
+    LADDER,
+    compare_speeds,
+    describe_accuracy,
+    describe_share,
+    describe_speed,
+    estimate_error,
+    find_kept,
+    find_share,
+    is_audited,
+    is_real_int8,
+    read_number,
+    select_headline,
+    write_span,
+)
+
+Section = dict[str, Any]
+Row = Mapping[str, Any]
+
+_STAGES = {"fp32": "FP32", "ptq": "calibrated (PTQ)", "qat": "fine-tuned (QAT)", "onnx": "exported (ONNX)"}
+_COMPARED = (("kernels", "fp16_kernels", "Kernels"), ("activation_mb", "fp16_activation_mb", "Activations, MB"))
+_COUNTED = (
+    ("int8_gemms", "GEMMs planned, in INT8"),
+    ("float_gemms", "GEMMs planned, not in INT8"),
+    ("unplanned_gemms", "GEMMs not planned"),
+    ("int8_attentions", "Attentions fused, in INT8"),
+    ("float_attentions", "Attentions fused, not in INT8"),
+    ("split_attentions", "Attentions not fused"),
+)
+
+
+def build_verdict(report: Row) -> Section:
+    """The headline, the sentence below it, and the four figures."""
+    accuracy, engine, size = (_mapping(report, name) for name in ("accuracy", "engine", "size_mb"))
+    speeds = select_headline(compare_speeds(_rows(report, "latency")), str(report.get("target") or ""))
+    fp32_mb, int8_mb = read_number(size.get("fp32")), read_number(size.get("int8"))
+    return {
+        "headline": f"{_capitalise(describe_accuracy(accuracy))}; {describe_speed(speeds)}.",
+        "lede": describe_share(engine),
+        "kept": find_kept(accuracy),
+        "metric": accuracy.get("metric"),
+        "share": find_share(engine),
+        "size_ratio": fp32_mb / int8_mb if fp32_mb and int8_mb else None,
+        "speed": write_span(speeds) if speeds else None,
+        "speed_runner": f"{speeds[0].runner} {speeds[0].precision}" if speeds else None,
+        "baselines": " and ".join(dict.fromkeys(speed.baseline for speed in speeds)),
+        "shapes": ", ".join(speed.shape for speed in speeds),
+        "slower": any(round(speed.ratio, 2) < 1 for speed in speeds),
+    }
+
+
+def build_ladder(accuracy: Row) -> Section | None:
+    """The rungs that belong on the ladder, each with its standard error and its place on a common axis in percent."""
+    values = {stage: read_number(accuracy.get(stage)) for stage in LADDER}
+    measured = {stage: value for stage, value in values.items() if value is not None}
+    if not measured:
+        return None
+    metric = str(accuracy.get("metric") or "metric")
+    errors = {stage: estimate_error(metric, value, accuracy.get("n")) or 0.0 for stage, value in measured.items()}
+    low = min(value - 1.5 * errors[stage] for stage, value in measured.items())
+    high = max(value + 1.5 * errors[stage] for stage, value in measured.items())
+    span = (high - low) or 1.0
+    rungs = []
+    for stage in LADDER:
+        value, error = values[stage], errors.get(stage, 0.0)
+        rung: Section = {"name": _STAGES[stage], "value": value, "error": error or None, "share": None, "whisker": None}
+        if value is not None:
+            rung["share"] = value / values["fp32"] if values["fp32"] else None
+            places = [100 * (at - low) / span for at in (value - error, value, value + error)]
+            rung["whisker"] = {"from": places[0], "at": places[1], "width": places[2] - places[0]}
+        rungs.append(rung)
+    return {
+        "metric": metric,
+        "n": accuracy.get("n"),
+        "rungs": rungs,
+        "has_errors": any(errors.values()),
+        "agreement": _read_agreement(accuracy.get("agreement")),
+        "percent": all(0 <= value <= 1 for value in measured.values()),
+    }
+
+
+def _read_agreement(agreement: object) -> object:
+    """A share as it is; several facts as one line of text."""
+    if isinstance(agreement, Mapping):
+        return ", ".join(f"{name} {text}" for name, text in flatten_facts(agreement))
+    return agreement
+
+
+def build_latency(rows: Sequence[Row]) -> list[Section]:
+    """One group a shape, in the order measured; bars are percent of the group's slowest p99 (or p50)."""
+    ratios = {(speed.runner, speed.precision, speed.shape): speed for speed in compare_speeds(rows)}
+    groups: dict[str, list[Section]] = {}
+    for row in rows:
+        shape = f"{row.get('batch')}x{row.get('sequence')}"
+        speed = ratios.get((str(row.get("runner")), str(row.get("precision")), shape)) if is_real_int8(row) else None
+        samples = row.get("samples_ms")
+        groups.setdefault(shape, []).append(
+            {
+                **{name: row.get(name) for name in ("runner", "precision", "samples_per_s")},
+                **{name: read_number(row.get(f"{name}_ms")) for name in ("p50", "p90", "p99")},
+                "int8": is_real_int8(row),
+                "speed": speed,
+                "slower": speed is not None and round(speed.ratio, 2) < 1,
+                "taken": len(samples) if isinstance(samples, Sequence) else 0,
+            }
+        )
+    for group in groups.values():
+        longest = max((row["p99"] or row["p50"] or 0.0 for row in group), default=0.0) or 1.0
+        for row in group:
+            row["bar"] = 100 * (row["p50"] or 0.0) / longest
+            row["tail"] = max(100 * (row["p99"] or 0.0) / longest - row["bar"], 0.0)
+    return [
+        {"shape": shape, "rows": group, "taken": min(row["taken"] for row in group)} for shape, group in groups.items()
+    ]
+
+
+def build_ranges(rows: Sequence[Row]) -> Section | None:
+    """A panel a role (amax over depth), a table of the largest amax by depth and role, and every row."""
+    flat: list[Section] = [
+        {**{key: row.get(key) for key in ("name", "role", "depth")}, "amax": _peak(row.get("amax"))} for row in rows
+    ]
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in flat:
+        if isinstance(row["depth"], int) and (row["amax"] or 0.0) > 0:
+            points.setdefault(str(row["role"]), []).append((row["depth"], row["amax"]))
+    if not flat:
+        return None
+    every = [amax for values in points.values() for _, amax in values]
+    limits = (min(every), max(every)) if every else (1.0, 1.0)
+    panels = [
+        {"role": role, "svg": draw_depths(values, limits=limits, name=f"ranges-{place}")}
+        for place, (role, values) in enumerate(points.items())
+    ]
+    depths = sorted({depth for values in points.values() for depth, _ in values})
+    table = [
+        {"depth": depth, "cells": [_shade_peak(values, depth, limits) for values in points.values()]}
+        for depth in depths
+    ]
+    return {"panels": panels, "roles": list(points), "table": table, "rows": flat}
+
+
+def _shade_peak(values: Sequence[tuple[int, float]], depth: int, limits: tuple[float, float]) -> Section:
+    peaks = [amax for at, amax in values if at == depth]
+    if not peaks:
+        return {"amax": None, "heat": 0.0}
+    span = math.log(limits[1] / limits[0]) or 1.0
+    return {"amax": max(peaks), "heat": math.log(max(peaks) / limits[0]) / span}
+
+
+def build_coverage(rows: Sequence[Row]) -> Section | None:
+    """What is INT8 and what is not: counts by kind, and the rows joined where only a layer's number differs."""
+    if not rows:
+        return None
+    kinds: dict[str, list[int]] = {}
+    for row in rows:
+        kinds.setdefault(str(row.get("kind")), [0, 0])[0 if row.get("quantized") else 1] += 1
+    return {
+        "quantized": sum(1 for row in rows if row.get("quantized")),
+        "total": len(rows),
+        "kinds": [{"kind": kind, "yes": yes, "no": no} for kind, (yes, no) in kinds.items()],
+        "no": _join_layers([row for row in rows if not row.get("quantized")]),
+        "yes": _join_layers([row for row in rows if row.get("quantized")]),
+    }
+
+
+def _join_layers(rows: Sequence[Row]) -> list[Section]:
+    joined: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        name = str(row.get("name"))
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+        joined.setdefault((pattern, str(row.get("kind")), str(row.get("reason") or "")), []).append(name)
+    return [
+        {"name": pattern if len(names) > 1 else names[0], "kind": kind, "reason": reason, "count": len(names)}
+        for (pattern, kind, reason), names in joined.items()
+    ]
+
+
+def build_engine(engine: Row) -> Section | None:
+    """The audit's counts, the engine beside the same lowering in FP16, and its layer table.
+
+    An audit that is unavailable counts nothing, so its zeros are no facts and are left out.
+    """
+    if not engine:
+        return None
+    rows = [dict(row) for row in engine.get("rows") or ()]
+    found = engine if is_audited(engine) else {}
+    return {
+        "counts": [(label, found.get(name)) for name, label in _COUNTED],
+        "compared": [(label, found.get(name), engine.get(fp16)) for name, fp16, label in _COMPARED],
+        "audited": is_audited(engine) and (bool(rows) or find_share(engine) is not None),
+        "share": find_share(engine),
+        **{name: engine.get(name) for name in ("target", "hardware", "audit")},
+        "columns": list(dict.fromkeys(column for row in rows for column in row)),
+        "rows": rows,
+    }
+
+
+def flatten_facts(facts: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Label and text of every leaf of nested facts, in order.
+
+    >>> flatten_facts({"cpu": {"cores": 2, "flags": ["avx2", "amx_int8"]}, "driver": None})
+    [('cpu cores', '2'), ('cpu flags', 'avx2, amx_int8'), ('driver', 'not known')]
+    """
+    if isinstance(facts, Mapping) and facts:
+        return [
+            pair
+            for name, value in facts.items()
+            for pair in flatten_facts(value, f"{prefix} {name}".strip().replace("_", " "))
+        ]
+    if isinstance(facts, Sequence) and not isinstance(facts, str):
+        return [(prefix, ", ".join(map(str, facts)) or "none")]
+    return [(prefix, "not known" if facts is None else "none" if facts == {} else str(facts))]
+
+
+def _mapping(report: Row, name: str) -> Row:
+    value = report.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _rows(report: Row, name: str) -> Sequence[Row]:
+    value = report.get(name)
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _peak(amax: object) -> float | None:
+    """The largest of a channel list, or the number itself."""
+    if isinstance(amax, Sequence) and not isinstance(amax, str):
+        return max((number for value in amax if (number := read_number(value)) is not None), default=None)
+    return read_number(amax)
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]

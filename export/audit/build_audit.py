@@ -1,0 +1,60 @@
+"""An ONNX graph is built, dynamic and at one fixed shape, and the audit of what came out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.audit.engine_audit import EngineAudit, audit_table
+from export.audit.layer_table import read_layer_table
+from export.audit.products import read_products
+from export.engine_build import BuiltEngine, build_engine
+from export.engine_spec import BuilderName, EngineSpec, ShapeRange
+
+
+def build_twin(
+    onnx_path: Path, *, builder: BuilderName = "rtx", hardware: tuple[str, ...] = (), fixed: tuple[int, int] = (8, 128)
+) -> BuiltEngine:
+    """The engine of the same graph at one (batch, sequence): its table has bytes where a dynamic one prints -1.
+
+    Raises:
+        BuildError: as for ``build_engine``.
+    """
+    return build_engine(onnx_path, EngineSpec(builder=builder, shapes=ShapeRange.fixed(*fixed), hardware=hardware))
+
+
+def audit_engine(
+    onnx_path: Path,
+    *,
+    hardware: tuple[str, ...],
+    shapes: ShapeRange,
+    fixed: tuple[int, int] = (8, 128),
+    in_encoder: Callable[[str], bool],
+    builder: BuilderName = "rtx",
+) -> EngineAudit:
+    """The audit of the engine of ``shapes``, with bytes and work from a twin at ``fixed`` rows and tokens.
+
+    Raises:
+        BuildError: as for ``build_engine``.
+        ExportError: no readable ONNX file.
+    """
+    engine = build_engine(onnx_path, EngineSpec(builder=builder, shapes=shapes, hardware=hardware))
+    return audit_built(engine, onnx_path, fixed=fixed, in_encoder=in_encoder)
+
+
+def audit_built(
+    engine: BuiltEngine, onnx_path: Path, *, fixed: tuple[int, int] = (8, 128), in_encoder: Callable[[str], bool]
+) -> EngineAudit:
+    """The audit of an engine just built from ``onnx_path``; only the twin is built.
+
+    Raises:
+        BuildError: as for ``build_engine``.
+        ExportError: no readable ONNX file.
+    """
+    graph = read_products(onnx_path)
+    twin = build_twin(onnx_path, builder=engine.spec.builder, hardware=engine.spec.hardware, fixed=fixed)
+    return audit_table(
+        graph,
+        read_layer_table(engine.layer_table),
+        twin=read_layer_table(twin.layer_table),
+        macs=twin.macs,
+        in_encoder=in_encoder,
+    )

@@ -1,0 +1,183 @@
+"""What an engine really computes in INT8: planned products against the kernels of its layer table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from export.audit.kernels import ProductKernel, find_product_kernels
+from export.audit.layer_table import EngineLayer, LayerTable
+from export.audit.products import Product, ProductGraph
+
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditRow:
+    """One product kernel: what it is called, whether INT8 was planned, what it runs in, and why it is not INT8.
+
+    ``kind`` is ``gemm``, ``convolution`` or ``attention``; ``dtype`` the type it computes in; ``nodes`` its ONNX nodes.
+    ``reason`` is empty where the kernel is INT8.
+    """
+
+    name: str
+    planned: bool
+    kind: str
+    dtype: str
+    reason: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineAudit:
+    """An engine's kernels, counted; with status ``unavailable`` nothing is known and every number is 0 or ``None``.
+
+    Products count by kernel, so merged q, k and v projections are one; convolutions count as GEMMs. ``int8_gemms``
+    are INT8, ``float_gemms`` were planned and are not, ``unplanned_gemms`` are the rest. ``int8_attentions`` and
+    ``float_attentions`` are fused, ``split_attentions`` run as two GEMMs and a softmax. Megabytes are 10^6 bytes at
+    the twin's shape: ``activation_mb`` of every kernel's inputs and outputs, ``weight_mb`` of every constant once.
+    ``int8_mac_share`` is the share, 0 to 1, of the encoder's multiply-accumulates that run in INT8.
+    """
+
+    status: Literal["complete", "unavailable"]
+    reason: str
+    kernels: int
+    int8_gemms: int
+    float_gemms: int
+    unplanned_gemms: int
+    int8_attentions: int
+    float_attentions: int
+    split_attentions: int
+    activation_mb: float | None
+    weight_mb: float | None
+    int8_mac_share: float | None
+    rows: tuple[AuditRow, ...]
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether the table was read, something is INT8, nothing planned runs in float and no attention is split."""
+        losses = [row for row in self.rows if row.planned and row.reason]
+        return self.status == "complete" and self.int8_gemms > 0 and not losses and not self.split_attentions
+
+
+def unavailable_audit(reason: str) -> EngineAudit:
+    """The audit of an engine that says nothing of itself: never a pass."""
+    return EngineAudit(
+        status="unavailable", reason=f"audit unavailable: {reason}", kernels=0, int8_gemms=0, float_gemms=0,
+        unplanned_gemms=0, int8_attentions=0, float_attentions=0, split_attentions=0, activation_mb=None,
+        weight_mb=None, int8_mac_share=None, rows=(),
+    )  # fmt: skip
+
+
+def audit_table(
+    graph: ProductGraph,
+    table: LayerTable,
+    *,
+    twin: LayerTable,
+    macs: Mapping[str, int],
+    in_encoder: Callable[[str], bool],
+) -> EngineAudit:
+    """The audit of one engine from its layer table.
+
+    Args:
+        graph: the products of the ONNX graph that the engine was built from.
+        table: the engine's layers; without them the audit is unavailable.
+        twin: the layers of the same graph at one fixed shape, for the bytes.
+        macs: multiply-accumulates by ONNX node at that shape.
+        in_encoder: whether an ONNX node lies inside the transformer layers.
+    """
+    if table.reason is not None:
+        return unavailable_audit(table.reason)
+    if not any(layer.metadata for layer in table.layers):
+        return unavailable_audit("the layer table names no ONNX node")
+    kernels = find_product_kernels(graph, table.layers)
+    owned = {product.name for kernel in kernels for product in kernel.products}
+    missing = [product for name, product in graph.products.items() if name not in owned]
+    rows = (
+        *(_describe_kernel(kernel, graph.halves) for kernel in kernels),
+        *(_describe_missing(product) for product in missing),
+    )
+    attentions = [row for row in rows if row.kind == "attention"]
+    gemms = [row for row in rows if row.kind != "attention"]
+    return EngineAudit(
+        status="complete",
+        reason="" if twin.reason is None else f"no bytes: {twin.reason}",
+        kernels=sum(layer.is_kernel for layer in table.layers),
+        int8_gemms=sum(not row.reason for row in gemms),
+        float_gemms=sum(bool(row.reason) and row.planned for row in gemms),
+        unplanned_gemms=sum(bool(row.reason) and not row.planned for row in gemms),
+        int8_attentions=sum(not row.reason for row in attentions),
+        float_attentions=sum(bool(row.reason) for row in attentions),
+        split_attentions=len(graph.attentions) - sum(_counts_pair(row, graph) for row in attentions),
+        activation_mb=_sum_activations(twin.layers),
+        weight_mb=_sum_weights(twin.layers),
+        int8_mac_share=_share_macs(graph, rows, macs, in_encoder),
+        rows=rows,
+    )
+
+
+def _counts_pair(row: AuditRow, graph: ProductGraph) -> int:
+    return sum(set(row.nodes).issuperset(pair) for pair in graph.attentions)
+
+
+def _describe_kernel(kernel: ProductKernel, halves: frozenset[str]) -> AuditRow:
+    return AuditRow(
+        name=kernel.layer.name,
+        planned=any(product.planned for product in kernel.products),
+        kind=kernel.kind,
+        dtype="Int8" if kernel.int8 else kernel.float_type,
+        reason="" if kernel.int8 else _explain_float(kernel, halves),
+        nodes=tuple(product.name for product in kernel.products),
+    )
+
+
+def _explain_float(kernel: ProductKernel, halves: frozenset[str]) -> str:
+    products, dtype = kernel.products, kernel.float_type
+    planned = any(product.planned for product in products)
+    missing = ", ".join(product.float_operands for product in products if not product.complete)
+    if kernel.kind == "attention":
+        if not planned:
+            return f"not planned: fused attention in {dtype}, no DequantizeLinear feeds q, k, v or probs"
+        if not missing:
+            return f"q, k, v and probs are quantized but the engine runs the fused attention in {dtype}"
+        return f"fused attention in {dtype}: {missing} not quantized"
+    split = not halves.isdisjoint(product.name for product in products)
+    hint = "; attention is not fused: quantize q, k, v and probs, or none of them" if split else ""
+    if not planned:
+        return f"not planned: no DequantizeLinear feeds it{hint}"
+    if missing:
+        return f"one operand only is quantized, {missing} stays {dtype}{hint}"
+    return f"every operand is quantized but the engine runs it in {dtype}{hint}"
+
+
+def _describe_missing(product: Product) -> AuditRow:
+    return AuditRow(
+        name=product.name,
+        planned=product.planned,
+        kind="attention" if product.operation == "Attention" else "gemm",
+        dtype="unknown",
+        reason="no kernel of the layer table names this node",
+        nodes=(product.name,),
+    )
+
+
+def _sum_activations(layers: Sequence[EngineLayer]) -> float | None:
+    sizes = [layer.activation_bytes for layer in layers if layer.is_kernel]
+    known = [size for size in sizes if size is not None]
+    return sum(known) / _MEGABYTE if sizes and len(known) == len(sizes) else None
+
+
+def _sum_weights(layers: Sequence[EngineLayer]) -> float | None:
+    sizes = {tensor.name: tensor.bytes for layer in layers for tensor in layer.constants}
+    known = [size for size in sizes.values() if size is not None]
+    return sum(known) / _MEGABYTE if sizes and len(known) == len(sizes) else None
+
+
+def _share_macs(
+    graph: ProductGraph, rows: Sequence[AuditRow], macs: Mapping[str, int], in_encoder: Callable[[str], bool]
+) -> float | None:
+    """``None`` where the encoder is empty or the work of one of its products is unknown."""
+    encoder = [name for name in graph.products if in_encoder(name)]
+    if not encoder or any(name not in macs for name in encoder):
+        return None
+    quantized = {node for row in rows if not row.reason for node in row.nodes}
+    return sum(macs[name] for name in encoder if name in quantized) / sum(macs[name] for name in encoder)

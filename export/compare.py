@@ -1,0 +1,64 @@
+"""Agreement between two runners: end to end over batches, and tensor by tensor in INT8 steps on the same inputs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runners.base import Arrays, Runner
+from qat.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How far two runners agree.
+
+    Attributes:
+        rows: how many rows both answered.
+        same_argmax: the share of rows whose largest value has the same index, of the first output.
+        largest_difference: the largest absolute difference of any output value.
+    """
+
+    rows: int
+    same_argmax: float
+    largest_difference: float
+
+
+def compare(
+    first: Runner,
+    second: Runner,
+    batches: Iterable[Mapping[str, NDArray[np.generic]]],
+    *,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Agreement:
+    """The agreement of two runners that are fed the same batches.
+
+    Args:
+        first: an open runner.
+        second: an open runner with the same outputs.
+        batches: inputs by name.
+        progress: called after each batch with the rows done so far.
+
+    Raises:
+        DataError: no batches, or outputs of different names or shapes.
+    """
+    rows, same, largest = 0, 0, 0.0
+    for batch in batches:
+        left, right = first.infer(batch), second.infer(batch)
+        _require_same_outputs(left, right, first.name, second.name)
+        leading = next(iter(left))
+        agree = left[leading].argmax(axis=-1) == right[leading].argmax(axis=-1)
+        same += int(agree.reshape(len(agree), -1).all(axis=1).sum())
+        rows += len(agree)
+        largest = max(largest, *(float(np.abs(left[name] - right[name]).max()) for name in left))
+        progress(rows)
+    if rows == 0:
+        raise DataError("no batches were given to compare on: at least one is needed")
+    return Agreement(rows=rows, same_argmax=same / rows, largest_difference=largest)
+
+
+def _require_same_outputs(left: Arrays, right: Arrays, first: str, second: str) -> None:
+    shapes = [{name: array.shape for name, array in each.items()} for each in (left, right)]
+    if shapes[0] != shapes[1]:
+        raise DataError(f"the runners answer differently: {first} {shapes[0]}, {second} {shapes[1]}; give twins of one model")

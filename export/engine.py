@@ -1,0 +1,145 @@
+"""From an exported folder to an engine, and from either to the audit of what really runs in INT8."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from export.audit.build_audit import audit_built
+from export.audit.engine_audit import AuditRow, EngineAudit, unavailable_audit
+from export.audit.onnxruntime_audit import RuntimeAudit, audit_onnxruntime
+from export.engine_build import BuiltEngine, build_engine, write_engine
+from export.engine_spec import BuilderName, EngineSpec, parse_shapes
+from export.exported import MODEL_FILE
+from qat.artefacts import hash_file, read_manifest
+from qat.errors import CheckpointError, ExportError
+from qat.families import in_encoder_layer
+
+BuildProgress = Callable[[str, float], None]
+RTX_HARDWARE = ("sm_86", "sm_89", "sm_120")
+"""What an RTX engine is built for unless asked otherwise: Ampere, Ada and Blackwell cards."""
+
+
+class BuildSettings(BaseModel):
+    """How an engine is built, frozen.
+
+    Attributes:
+        shapes: BATCHxSEQUENCE, smallest, usual, largest; one entry for a fixed shape.
+        hardware: compute capabilities; only TensorRT for RTX builds for several, and without a GPU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    shapes: str = "1x1,8x64,32x128"
+    hardware: tuple[str, ...] | None = Field(default=None, strict=False)
+
+    def spec_for(self, builder: BuilderName) -> EngineSpec:
+        """What to ask of that builder.
+
+        Raises:
+            BuildError: shapes that do not parse.
+        """
+        default = RTX_HARDWARE if builder == "rtx" else ()
+        hardware = default if self.hardware is None else self.hardware
+        return EngineSpec(builder=builder, shapes=parse_shapes(self.shapes), hardware=hardware)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """A built engine on disk with its audit."""
+
+    path: Path
+    built: BuiltEngine
+    audit: EngineAudit
+
+
+def build(
+    folder: Path | str,
+    out: Path | str,
+    *,
+    builder: BuilderName | None = None,
+    settings: BuildSettings | None = None,
+    progress: BuildProgress = lambda phase, share: None,
+) -> Engine:
+    """The engine at ``out``, audited; manifest and layer table beside it.
+
+    Args:
+        folder: an exported folder, or an ONNX file.
+        out: the engine file.
+        builder: ``rtx`` or ``tensorrt``; None for the one the folder was exported for.
+        settings: shapes and hardware.
+        progress: called with the builder's phase and the share of it done.
+
+    Raises:
+        ExportError: the folder was exported for a target that is no engine.
+        BuildError: the builder is missing or refuses the graph.
+        OutputError: ``out`` cannot be written.
+    """
+    onnx_path = find_graph(folder)
+    spec = (settings or BuildSettings()).spec_for(builder or _builder_of(onnx_path.parent))
+    built = build_engine(onnx_path, spec, progress=progress)
+    audit = audit_built(built, onnx_path, in_encoder=in_encoder_layer)
+    write_engine(built, Path(out), onnx_path=onnx_path, facts={"audit": asdict(audit)})
+    return Engine(path=Path(out), built=built, audit=audit)
+
+
+def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> EngineAudit | RuntimeAudit:
+    """What really runs in INT8: of an engine as its manifest tells, of a graph by building it or by ONNX Runtime.
+
+    Args:
+        artefact: an exported folder, an ONNX file or an engine file.
+        settings: shapes and hardware of the engine that is built to audit a graph.
+
+    Raises:
+        CheckpointError: no such artefact.
+        BuildError: the builder is missing or refuses the graph.
+    """
+    path = Path(artefact)
+    if path.suffix == ".engine":
+        return _audit_of_manifest(path)
+    onnx_path = find_graph(path)
+    if read_manifest(onnx_path.parent).get("target") == "onnxruntime":
+        return audit_onnxruntime(onnx_path)
+    spec = (settings or BuildSettings()).spec_for("rtx")
+    return audit_built(build_engine(onnx_path, spec), onnx_path, in_encoder=in_encoder_layer)
+
+
+def find_graph(artefact: Path | str) -> Path:
+    """The ONNX file of an exported folder, or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(artefact)
+    graph = path if path.suffix == ".onnx" else path / MODEL_FILE
+    if not graph.is_file():
+        raise CheckpointError(f"no ONNX graph at {path}: give an ONNX file, or a folder that qdq export wrote")
+    return graph
+
+
+def _builder_of(folder: Path) -> Literal["rtx", "tensorrt"]:
+    target = read_manifest(folder).get("target", "rtx")
+    if target not in ("rtx", "tensorrt"):
+        raise ExportError(
+            f"{folder} was exported for '{target}', which builds no engine: export again with --target rtx or tensorrt"
+        )
+    return "rtx" if target == "rtx" else "tensorrt"
+
+
+def _audit_of_manifest(path: Path) -> EngineAudit:
+    if not path.is_file():
+        raise CheckpointError(f"no engine at {path}: give an engine that qdq build wrote")
+    manifest = path.with_name(path.name + ".json")
+    if not manifest.is_file():
+        return unavailable_audit(f"no manifest {manifest.name} beside the engine")
+    values: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    if values.get("engine", {}).get("hash") != hash_file(path):
+        return unavailable_audit(f"{manifest.name} belongs to another engine")
+    stored = values.get("audit")
+    if not isinstance(stored, dict):
+        return unavailable_audit(f"{manifest.name} holds no audit")
+    rows = tuple(AuditRow(**{**row, "nodes": tuple(row["nodes"])}) for row in stored["rows"])
+    return EngineAudit(**{**stored, "rows": rows})

@@ -1,0 +1,147 @@
+"""The exported folder: a graph lowered for one target with all that is needed to run it, and its manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from export.onnx_export import trace_graph
+from export.passes.strip_quantization import StripQuantization
+from export.targets import Target, find_target
+from export.targets.base import Precision
+from qat.artefacts import atomic_folder, write_manifest
+from qat.errors import ExportError
+from qat.huggingface import QDQConfig, quantization_config
+from qat.quantizer import quantizers_without_range
+
+MODEL_FILE = "model.onnx"
+_INPUTS = ("input_ids", "attention_mask")
+_OUTPUTS = ("logits",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedModel:
+    """An exported folder and what is in it.
+
+    Attributes:
+        folder: holds ``model.onnx``, ``config.json``, the tokenizer and the manifest.
+        target: the engine it was lowered for.
+        precision: what everything that is not INT8 runs in.
+        quantized: False for the float twin.
+    """
+
+    folder: Path
+    target: str
+    precision: Precision
+    quantized: bool
+
+    @property
+    def onnx_path(self) -> Path:
+        """The graph."""
+        return self.folder / MODEL_FILE
+
+
+def export(
+    model: PreTrainedModel,
+    out: Path | str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    target: str | None = None,
+    precision: str | None = None,
+) -> ExportedModel:
+    """The exported folder at ``out``.
+
+    Args:
+        model: calibrated, on the CPU.
+        out: a folder to make, or to replace as a whole.
+        tokenizer: written beside the graph.
+        target: ``rtx`` or ``onnxruntime``; None for the one the checkpoint was calibrated for.
+        precision: ``fp32`` or ``fp16``; None for the target's own.
+
+    Raises:
+        CheckpointError: the model is not quantized.
+        ExportError: it is not calibrated, or its weight granularity is not the target's.
+        OutputError: ``out`` cannot be written.
+    """
+    config = quantization_config(model)
+    lowering = find_target(target or config.target)
+    chosen = lowering.choose_precision(precision)
+    require_exportable(model, config, lowering, chosen)
+    graph = trace_model(model)
+    return write_exported(graph, model, Path(out), lowering=lowering, precision=chosen, tokenizer=tokenizer)
+
+
+def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target, precision: Precision) -> None:
+    """Passes when every quantizer has a range and the target runs this granularity.
+
+    Raises:
+        ExportError: one of them does not hold.
+    """
+    missing = quantizers_without_range(model)
+    if config.state == "uncalibrated" or missing:
+        named = f" ({', '.join(missing[:3])}, ...)" if missing else ""
+        raise ExportError(
+            f"the model is not calibrated: {len(missing)} quantizers have no range{named}; run qdq calibrate first"
+        )
+    target.require_granularity(config.recipe.weights, precision)
+
+
+def trace_model(model: PreTrainedModel) -> ir.Model:
+    """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for."""
+    task = quantization_config(model).task
+    inputs: Sequence[str] = task.get("inputs", _INPUTS)
+    outputs: Sequence[str] = task.get("outputs", _OUTPUTS)
+    return trace_graph(model, inputs=inputs, outputs=outputs)
+
+
+def lower_graph(graph: ir.Model, target: Target, precision: Precision, *, quantized: bool = True) -> ir.Model:
+    """A copy of a traced graph lowered for a target; without quantization it is the float twin.
+
+    Raises:
+        ExportError: a pass found the graph not to be what it needs.
+    """
+    lowered = graph.clone()
+    passes = [*(() if quantized else (StripQuantization(),)), *target.passes[precision]()]
+    for step in passes:
+        try:
+            step(lowered)
+        except ir.passes.InvariantError as error:
+            name = type(step).__name__
+            raise ExportError(f"target '{target.name}', pass {name}: {error.__cause__ or error}") from error
+    return lowered
+
+
+def write_exported(
+    graph: ir.Model,
+    model: PreTrainedModel,
+    out: Path,
+    *,
+    lowering: Target,
+    precision: Precision,
+    tokenizer: PreTrainedTokenizerBase | None,
+    quantized: bool = True,
+) -> ExportedModel:
+    """The exported folder of a traced graph; a traced graph serves several targets."""
+    lowered = lower_graph(graph, lowering, precision, quantized=quantized)
+    with atomic_folder(out) as staging:
+        path = staging / MODEL_FILE
+        ir.save(lowered, path)
+        onnx.checker.check_model(path, full_check=True)
+        model.config.save_pretrained(staging)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        facts = {
+            "target": lowering.name,
+            "precision": precision,
+            "quantized": quantized,
+            "recipe": quantization_config(model).recipe.model_dump(mode="json"),
+            "inputs_of_graph": [value.name for value in lowered.graph.inputs],
+            "outputs_of_graph": [value.name for value in lowered.graph.outputs],
+            "bytes": path.stat().st_size,
+        }
+        source = Path(str(model.config.name_or_path))
+        write_manifest(staging, stage="export", inputs={"checkpoint": source}, facts=facts)
+    return ExportedModel(folder=out, target=lowering.name, precision=precision, quantized=quantized)

@@ -1,0 +1,127 @@
+"""Tensor-by-tensor agreement of a quantized model and its exported graph, in INT8 steps, each fed the same inputs.
+
+The graph runs once, unoptimized, and gives the levels of every QuantizeLinear. The torch model then runs once, and every
+quantizer hands on the graph's numbers instead of its own: so each stretch between two quantizers is judged alone, and one
+flipped tie does not spread.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from export.runners.base import Arrays
+from qat.errors import ExportError
+from qat.quantizer import FakeQuantizer, named_quantizers
+from qat.spec import INT8_MAX, INT8_MIN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorAgreement:
+    """One quantized tensor, in torch and in the graph.
+
+    Attributes:
+        name: the quantizer's path; of a shared layer with the depth.
+        values: how many numbers were compared, padding included.
+        differing: how many have another INT8 level.
+        largest_step: by how many levels at most.
+        tie_distance: of those that differ, the largest distance to a rounding tie, relative to the range (127 steps).
+    """
+
+    name: str
+    values: int
+    differing: int
+    largest_step: int
+    tie_distance: float
+
+
+def compare_layers(
+    model: PreTrainedModel, onnx_path: Path | str, batch: Mapping[str, NDArray[np.int64]]
+) -> tuple[TensorAgreement, ...]:
+    """The agreement at every activation quantizer that the graph holds under its own name, in running order.
+
+    Args:
+        model: the calibrated model the graph was exported from.
+        onnx_path: the graph; its numbers are only comparable to the last step in FP32.
+        batch: the model's inputs.
+
+    Raises:
+        ExportError: the graph holds none of the model's quantizers.
+    """
+    levels = _levels_of_graph(Path(onnx_path), batch)
+    found: list[TensorAgreement] = []
+    model.eval()
+    with _forcing(model, levels, found), torch.no_grad():
+        model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+    if not found:
+        raise ExportError(f"{onnx_path} holds none of the model's quantizers: compare a model with its own export")
+    return tuple(found)
+
+
+def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> Arrays:
+    proto = onnx.load(path)
+    zero_points = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    offsets: dict[str, int] = {}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear":
+            zero = zero_points[node.input[2]]
+            offsets[node.name] = int(zero.flat[0])
+            kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
+            proto.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs = {node.name: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    feed = {value.name: batch[value.name] for value in session.get_inputs()}
+    answers = session.run(list(outputs.values()), feed)
+    return {
+        name: answer.astype(np.int16) - offsets[name] for name, answer in zip(outputs, answers, strict=True)
+    }
+
+
+@contextmanager
+def _forcing(model: PreTrainedModel, levels: Arrays, found: list[TensorAgreement]) -> Iterator[None]:
+    def compare_and_replace(quantizer: FakeQuantizer, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        suffix = f"_{quantizer.depth}" if quantizer.depth else ""
+        expected = levels.get(f"{quantizer.name}/QuantizeLinear{suffix}")
+        if expected is None:
+            return output
+        graph = torch.from_numpy(expected)
+        steps = arguments[0].float() / quantizer.scale()
+        found.append(_compare(quantizer, steps, graph))
+        return (graph * quantizer.scale()).to(output.dtype)
+
+    handles = [
+        quantizer.register_forward_hook(compare_and_replace)
+        for _, quantizer in named_quantizers(model)
+        if quantizer.spec.range_source != "weight"
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _compare(quantizer: FakeQuantizer, steps: Tensor, graph: Tensor) -> TensorAgreement:
+    ours = steps.round().clamp(INT8_MIN, INT8_MAX)
+    apart = (ours - graph).abs()
+    off = apart > 0
+    distance = ((steps - steps.floor()) - 0.5).abs()[off]
+    depth = f" (depth {quantizer.depth})" if len(quantizer.amax) > 1 else ""
+    return TensorAgreement(
+        name=quantizer.name + depth,
+        values=steps.numel(),
+        differing=int(off.sum()),
+        largest_step=int(apart.max()),
+        tie_distance=float(distance.max()) / INT8_MAX if bool(off.any()) else 0.0,
+    )

@@ -1,0 +1,81 @@
+"""A bounded attention mask: 0 and -10000 straight from the input, instead of FP32's lowest number and its machinery.
+
+The lowest FP32 number becomes -inf in FP16, and the exporter spends twenty nodes of shape arithmetic on it. A masked
+score at -10000 has probability exactly 0 after the softmax, in FP16 and FP32, as long as one token of the row is real.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from export.passes.qdq_nodes import add_initializer, nodes_of, operand, remove_dead
+
+MASKED_SCORE = -10000.0
+MASK_INPUT = "attention_mask"
+
+
+class BoundMask(ir.passes.InPlacePass):
+    """Rebuilds the additive mask of bidirectional attention.
+
+    Rules: (1) what is added right before a softmax and depends on nothing but graph inputs is the mask; (2) it becomes
+    ``(1 - attention_mask) * -10000``, shaped ``(batch, 1, 1, tokens)``, built once; (3) what made the old one goes.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """The model with the bounded mask."""
+        sites = [(add, index) for softmax in nodes_of(model, "Softmax") for add, index in _mask_operands(model, softmax)]
+        if not sites:
+            return ir.passes.PassResult(model, modified=False)
+        mask = _build_mask(model)
+        for add, index in sites:
+            add.replace_input_with(index, mask)
+        remove_dead(model)
+        return ir.passes.PassResult(model, modified=True)
+
+    def requires(self, model: ir.Model) -> None:
+        """A two-dimensional ``attention_mask`` is a graph input wherever a softmax has a mask."""
+        masked = any(_mask_operands(model, softmax) for softmax in nodes_of(model, "Softmax"))
+        shapes = {value.name: value.shape for value in model.graph.inputs}
+        if masked and (shapes.get(MASK_INPUT) is None or len(shapes[MASK_INPUT] or ()) != 2):
+            raise ir.passes.PreconditionError(f"attention has a mask but '{MASK_INPUT}' is no two-dimensional input")
+
+
+def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int]]:
+    add = operand(softmax, 0).producer()
+    if add is None or add.op_type != "Add":
+        return []
+    return [(add, index) for index in (0, 1) if _depends_only_on_mask(operand(add, index))]
+
+
+def _depends_only_on_mask(value: ir.Value) -> bool:
+    waiting, seen = [value], set()
+    while waiting:
+        current = waiting.pop()
+        node = current.producer()
+        if current in seen:
+            continue
+        seen.add(current)
+        if node is None:
+            if current.is_graph_input() and current.name != MASK_INPUT:
+                return False
+        elif node.op_type != "Shape":  # sizes are not content
+            waiting.extend(each for each in node.inputs if each is not None)
+    return any(each.is_graph_input() for each in seen)
+
+
+def _build_mask(model: ir.Model) -> ir.Value:
+    source = next(value for value in model.graph.inputs if value.name == MASK_INPUT)
+    one = add_initializer(model, "mask_one", np.array(1.0, np.float32))
+    lowest = add_initializer(model, "mask_lowest", np.array(MASKED_SCORE, np.float32))
+    axes = add_initializer(model, "mask_axes", np.array([1, 2], np.int64))
+    real = ir.node("Cast", [source], {"to": int(ir.DataType.FLOAT)}, name="mask/Cast")
+    padded = ir.node("Sub", [one, real.outputs[0]], name="mask/Sub")
+    scores = ir.node("Mul", [padded.outputs[0], lowest], name="mask/Mul")
+    mask = ir.node("Unsqueeze", [scores.outputs[0], axes], name="mask/Unsqueeze")
+    batch, tokens = source.shape or (None, None)
+    for node in (real, padded, scores, mask):
+        node.outputs[0].name = f"{(node.name or '').replace('/', '_')}"
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].shape = ir.Shape([batch, tokens])
+    mask.outputs[0].shape = ir.Shape([batch, 1, 1, tokens])
+    model.graph.insert_before(model.graph[0], [real, padded, scores, mask])
+    return mask.outputs[0]

@@ -1,0 +1,69 @@
+"""FP16 for everything that is not INT8: initializers, scales, casts and intermediate values."""
+
+import numpy as np
+import onnx_ir as ir
+
+from export.passes.qdq_nodes import constant, nodes_of
+
+FP16_MAX = 65504.0
+
+
+class HalfPrecision(ir.passes.InPlacePass):
+    """Turns a graph of FP32 into one of FP16 that keeps its FP32 outputs.
+
+    Rules: (1) FP32 initializers and constants become FP16, scales exactly (they are FP16 values already);
+    (2) casts to FP32 cast to FP16; (3) LayerNormalization keeps its statistics in FP32 (``stash_type`` 1), so squares
+    cannot overflow; (4) the graph's outputs are cast back to FP32 at the very end.
+    """
+
+    def requires(self, model: ir.Model) -> None:
+        """Every FP32 constant is finite and fits FP16."""
+        for value in model.graph.initializers.values():
+            array = constant(value)
+            if array is not None and array.dtype == np.float32 and array.size and float(np.abs(array).max()) > FP16_MAX:
+                raise ir.passes.PreconditionError(
+                    f"'{value.name}' holds {float(np.abs(array).max()):.4g}, beyond FP16's {FP16_MAX:.0f}: "
+                    "export with --precision fp32"
+                )
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """The model in FP16."""
+        for value in list(model.graph.initializers.values()):
+            array = constant(value)
+            if array is not None and array.dtype == np.float32:
+                value.const_value = ir.tensor(array.astype(np.float16), name=value.name)
+                value.type = ir.TensorType(ir.DataType.FLOAT16)
+        for node in model.graph:
+            _convert_attributes(node)
+            for output in node.outputs:
+                if output.dtype == ir.DataType.FLOAT:
+                    output.type = ir.TensorType(ir.DataType.FLOAT16)
+        _restore_outputs(model)
+        return ir.passes.PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """LayerNormalization computes its statistics in FP32; no scale lost a digit."""
+        for node in nodes_of(model, "LayerNormalization"):
+            if node.attributes.get_int("stash_type", 1) != int(ir.DataType.FLOAT):
+                raise ir.passes.PostconditionError(f"'{node.name}' would square in FP16")
+
+
+def _convert_attributes(node: ir.Node) -> None:
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == int(ir.DataType.FLOAT):
+        node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT16))
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT:
+            half = ir.tensor(attribute.as_tensor().numpy().astype(np.float16))
+            node.attributes[name] = ir.AttrTensor(name, half)
+
+
+def _restore_outputs(model: ir.Model) -> None:
+    for index, output in enumerate(list(model.graph.outputs)):
+        if output.dtype != ir.DataType.FLOAT16:
+            continue
+        name, output.name = output.name, f"{output.name}_fp16"
+        cast = ir.node("Cast", [output], {"to": int(ir.DataType.FLOAT)}, name=f"{name}/Cast")
+        cast.outputs[0].name, cast.outputs[0].type = name, ir.TensorType(ir.DataType.FLOAT)
+        cast.outputs[0].shape = output.shape
+        model.graph.append(cast)
+        model.graph.outputs[index] = cast.outputs[0]

@@ -1,0 +1,15 @@
+"""ONNX Runtime's CPU provider: FP32 around integer kernels, unsigned activations."""
+
+from export.passes.bound_mask import BoundMask
+from export.passes.fold_weights import FoldWeights
+from export.passes.unsigned_activations import UnsignedActivations
+from export.targets.base import Target, register_target
+
+ONNXRUNTIME = register_target(
+    Target(
+        name="onnxruntime",
+        passes={"fp32": lambda: (FoldWeights(), BoundMask(), UnsignedActivations())},
+        weights={"fp32": ("per_channel", "per_tensor")},
+        default_precision="fp32",
+    )
+)

@@ -1,0 +1,55 @@
+"""What commands print: progress on long work, short tables, one clear line for a mistake, one JSON line at the end."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Advance = Callable[[int, int], None]
+"""Called with what is done and how much there is."""
+
+
+@contextmanager
+def show_progress(label: str) -> Iterator[Advance]:
+    """A progress bar with an estimate on standard error; the block gets the function that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(label), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say(text: str) -> None:
+    """``text`` as a line on standard error, where it does not disturb the result."""
+    Console(stderr=True, soft_wrap=True).print(escape(text), highlight=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on standard output; what comes from data cannot format it."""
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(escape(name))
+    for row in rows:
+        table.add_row(*(escape(format_cell(value)) for value in row))
+    Console().print(table)
+
+
+def format_cell(value: Any) -> str:
+    """A value as a table shows it.
+
+    >>> format_cell(0.81252), format_cell(12), format_cell(None)
+    ('0.8125', '12', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """``value`` as one line of JSON, the last of standard output."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

@@ -1,0 +1,224 @@
+"""Rows on disk or on the hub, read as they are: one mapping a row, columns under the names a task knows.
+
+Values are not converted: what a CSV or TSV file holds stays text, and each task reads its own columns.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from qat.errors import DataError, suggest
+
+Row = Mapping[str, object]
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?:(?P<split>\w[\w.-]*(\[[^\]]*\])?)")
+_MOST_FILES_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in order, each a mapping from column to value, and where they came from.
+
+    Attributes:
+        records: the rows; a list of dicts, or anything indexed that gives them, as a ``datasets.Dataset``.
+        source: what error messages call them.
+
+    >>> rows = Rows([{"text": "a"}, {"text": "b", "label": 1}], source="two rows")
+    >>> len(rows), rows[1]["text"], rows.columns
+    (2, 'b', ('text', 'label'))
+    """
+
+    records: Sequence[Row]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.records[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.records)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that at least one row has, in the order they first appear."""
+        return tuple(dict.fromkeys(name for row in self.records for name in row))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The mapping from task column to file column that ``--columns`` spells.
+
+    Raises:
+        DataError: a part is not ``name=column``, or a name comes twice.
+
+    >>> parse_columns("text=sentence1, text_pair=sentence2")
+    {'text': 'sentence1', 'text_pair': 'sentence2'}
+    """
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, column = (piece.strip() for piece in part.partition("="))
+        if not name or not column:
+            raise DataError(f"--columns part '{part.strip()}' is not name=column: write text=sentence,label=class")
+        if name in columns:
+            raise DataError(f"--columns names '{name}' twice, as '{columns[name]}' and '{column}': give it once")
+        columns[name] = column
+    return columns
+
+
+def load_rows(source: str | Path, *, columns: Mapping[str, str], limit: int | None) -> Rows:
+    """The rows of a JSONL, CSV, TSV or Parquet file, or of a hub dataset, columns renamed to what the task calls them.
+
+    Args:
+        source: a file, or ``name:split`` or ``name:config:split`` of the hub where no such file exists.
+        columns: from task column to file column; columns it does not mention keep their names.
+        limit: how many rows to read from the start; ``None`` for all.
+
+    Raises:
+        DataError: a missing, unreadable or malformed file, an unknown suffix, no rows, a missing column, a limit
+            below 1.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"limit {limit} takes no rows: expected 1 or more")
+    path = Path(source)
+    hub = _HUB_NAME.fullmatch(str(source))
+    if path.is_file():
+        records = _read_file(path, limit)
+    elif path.is_dir():
+        raise DataError(f"data '{source}' is a folder: expected a file in it{_name_files(path, path.name)}")
+    elif hub and Path(hub["name"]).suffix not in _READERS:
+        records = _read_hub(hub["name"], hub["config"], hub["split"], limit)
+    else:
+        raise DataError(_describe_missing(path))
+    if not records:
+        raise DataError(f"data '{source}' has no rows: expected at least one")
+    return _rename_columns(Rows(records, str(source)), columns)
+
+
+def _read_file(path: Path, limit: int | None) -> list[Row]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = suggest(path.suffix, _READERS)
+        raise DataError(f"data file '{path}' has the suffix '{path.suffix}', which is not read: {known}")
+    try:
+        return list(islice(reader(path), limit))
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(f"data file '{path}' is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"data file '{path}' cannot be read: {error.strerror or error}") from error
+
+
+def _read_json_lines(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.rstrip())
+            except json.JSONDecodeError as error:
+                what = f"{error.msg} at character {error.colno}"
+                raise DataError(f"{path}, line {number}: not JSON ({what}); expected one JSON object a line") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: found {type(row).__name__}; expected one JSON object a line")
+            yield row
+
+
+def _read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        try:
+            header = next(reader, [])
+            if len(set(header)) < len(header):
+                raise DataError(f"{path}, line 1: the header names a column twice: {', '.join(header)}")
+            for fields in reader:
+                if fields and len(fields) != len(header):
+                    place = f"{path}, line {reader.line_num}"
+                    raise DataError(f"{place}: {len(fields)} fields; expected {len(header)}: {', '.join(header)}")
+                if fields:
+                    yield dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            mend = "double the quotes inside a quoted field, or write the data as JSONL"
+            raise DataError(f"{path}, line {reader.line_num}: {error}; {mend}") from error
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    return _read_delimited(path, ",")
+
+
+def _read_tsv(path: Path) -> Iterator[Row]:
+    return _read_delimited(path, "\t")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"data file '{path}' is not Parquet: {_first_line(error)}") from error
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_hub(name: str, config: str | None, split: str, limit: int | None) -> list[Row]:
+    # Imported here: it takes seconds, and only hub names need it.
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        why = _first_line(error)
+        raise DataError(f"no file '{name}:{split}', nor a hub dataset: {why}; give a file instead") from error
+    return list(islice(dataset, limit))
+
+
+def _rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
+    if not columns:
+        return rows
+    known = rows.columns
+    for name, column in columns.items():
+        if column not in known:
+            has = suggest(column, known)
+            raise DataError(f"column '{column}' for '{name}' is not in {rows.source}: {has}; use --columns {name}=...")
+    moved = set(columns.values())
+    return Rows(
+        [
+            {name: value for name, value in row.items() if name not in moved}
+            | {name: row[column] for name, column in columns.items() if column in row}
+            for row in rows
+        ],
+        rows.source,
+    )
+
+
+def _describe_missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"data file '{path}' does not exist, nor does its folder: give a file, or name:split of a hub dataset"
+    near = _name_files(path.parent, path.name) or "; give a file, or name:split of a hub dataset"
+    return f"data file '{path}' does not exist{near}"
+
+
+def _name_files(folder: Path, given: str) -> str:
+    names = [file.name for file in folder.iterdir() if file.suffix.lower() in _READERS]
+    nearest = get_close_matches(given, names, n=_MOST_FILES_NAMED, cutoff=0.0)
+    return f": {suggest(given, nearest)}" if nearest else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,9 @@
+"""The model families, one file each; importing this package registers them.
+
+A new family is one file here: its quantized classes, a ``plan_layer``, a ``register_family``.
+"""
+
+from qat.families import albert, bert
+from qat.families.base import Family, find_family, in_encoder_layer
+
+__all__ = ["Family", "albert", "bert", "find_family", "in_encoder_layer"]

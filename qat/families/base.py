@@ -1,0 +1,147 @@
+"""What a family tells the wrapper: its classes, and which tensor of a layer is read by whom."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from qat.errors import CheckpointError, suggest
+from qat.layers import QuantLinear
+from qat.recipe import Role
+from qat.spec import RangeSource
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody who reads a tensor: a module's path and the role the tensor has for it."""
+
+    module: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A slot that can hold a tensor's quantizer, and the readers it then serves."""
+
+    owner: str
+    slot: str
+    readers: tuple[Reader, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Activation:
+    """One tensor of a layer: every point at which it can be quantized.
+
+    Attributes:
+        points: the alternatives; together they must be able to serve every reader.
+        depths: how often the layer that holds it runs with one set of weights.
+        token_axis: where its tokens lie.
+        range_source: ``constant`` where the range is known to be [0, 1].
+    """
+
+    points: tuple[Point, ...]
+    depths: int = 1
+    token_axis: int = 1
+    range_source: RangeSource = "calibrated"
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Everybody who reads the tensor, once each, in order."""
+        return tuple(dict.fromkeys(reader for point in self.points for reader in point.readers))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerPlan:
+    """The quantizable tensors of one layer: its activations, and its weights in groups that one GEMM can serve."""
+
+    activations: tuple[Activation, ...]
+    weights: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family: how its layers are taken over and what lies in them.
+
+    Attributes:
+        model_type: the ``model_type`` of its configurations.
+        layer: the float class of one encoder layer.
+        layer_pattern: a regular expression of such a layer's path, found in the names of exported nodes as well.
+        swaps: float class to quantized class, for modules inside a layer.
+        outer_swaps: the same for inner modules around the layers (never the PreTrainedModel).
+        slots: the slots each quantized class gains.
+        plan: the plan of one layer, from its path, itself and its model.
+    """
+
+    model_type: str
+    layer: type[nn.Module]
+    layer_pattern: str
+    swaps: Mapping[type[nn.Module], type[nn.Module]]
+    slots: Mapping[type[nn.Module], tuple[str, ...]]
+    plan: Callable[[str, nn.Module, PreTrainedModel], LayerPlan]
+    outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
+
+    def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+        """Every encoder layer of a model with its path."""
+        for name, module in model.named_modules():
+            if isinstance(module, self.layer):
+                yield name, module
+
+    def all_slots(self) -> dict[type[nn.Module], tuple[str, ...]]:
+        """The slots of the family's classes and of the layers every family uses."""
+        return {QuantLinear: ("input_quantizer", "weight_quantizer", "output_quantizer"), **self.slots}
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> Family:
+    """Makes a family known under its ``model_type``; a second one of that name is an error."""
+    if family.model_type in _FAMILIES:
+        raise ValueError(f"family '{family.model_type}' is registered twice")
+    _FAMILIES[family.model_type] = family
+    return family
+
+
+def find_family(model_type: str) -> Family:
+    """The family of that ``model_type``.
+
+    Raises:
+        CheckpointError: no such family.
+    """
+    if model_type not in _FAMILIES:
+        raise CheckpointError(f"model family '{model_type}' is not supported: {suggest(model_type, _FAMILIES)}")
+    return _FAMILIES[model_type]
+
+
+def in_encoder_layer(path: str) -> bool:
+    """Whether a path, of a module or of an exported node, lies inside an encoder layer of some family.
+
+    >>> in_encoder_layer("bert.encoder.layer.3.output.dense/MatMul"), in_encoder_layer("bert.pooler.dense/Gemm")
+    (True, False)
+    """
+    return any(re.search(family.layer_pattern, path) for family in _FAMILIES.values())
+
+
+def linear_input(module: str, *, depths: int = 1) -> Activation:
+    """The input of a Linear that nobody else reads."""
+    return Activation(points=(Point(module, "input_quantizer", (Reader(module, "input"),)),), depths=depths)
+
+
+def linear_output(module: str, *, depths: int = 1) -> Activation:
+    """The output of a Linear that goes straight into a residual add."""
+    return Activation(points=(Point(module, "output_quantizer", (Reader(module, "add_local"),)),), depths=depths)
+
+
+def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:
+    """The q, k, v and probabilities of an attention module: ``(batch, heads, tokens, ...)``, quantized all or none."""
+    readers = (Reader(module, "attention"),)
+    measured = tuple(
+        Activation(points=(Point(module, slot, readers),), depths=depths, token_axis=2)
+        for slot in ("query_quantizer", "key_quantizer", "value_quantizer")
+    )
+    probs = Activation(
+        points=(Point(module, "probs_quantizer", readers),), depths=depths, token_axis=2, range_source="constant"
+    )
+    return (*measured, probs)

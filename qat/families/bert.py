@@ -1,0 +1,140 @@
+"""BERT: what QDQBERT was, on transformers' own modules."""
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertAttention, BertLayer, BertOutput, BertSelfAttention, BertSelfOutput
+
+from qat.attention import QuantAttention, require_quantized_attention
+from qat.families.base import (
+    Activation,
+    Family,
+    LayerPlan,
+    Point,
+    Reader,
+    attention_four,
+    linear_input,
+    linear_output,
+    register_family,
+)
+from qat.layers import QuantLinear
+from qat.quantizer import Slot
+
+
+class QuantBertSelfAttention(QuantAttention, BertSelfAttention):
+    """Self-attention that quantizes q, k, v and the probabilities, and its input where only q, k and v read it."""
+
+    hidden_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As the float module's."""
+        require_quantized_attention(self.config._attn_implementation)
+        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+
+
+class QuantBertAttention(BertAttention):
+    """The attention block; quantizes its input once for q, k, v and the residual."""
+
+    hidden_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As the float module's."""
+        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+
+
+class QuantBertSelfOutput(BertSelfOutput):
+    """The first residual add, with a quantizer of its own for the residual where nothing is shared."""
+
+    residual_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """As the float module's."""
+        return cast(Tensor, super().forward(hidden_states, self.residual_quantizer(input_tensor)))
+
+
+class QuantBertOutput(BertOutput):
+    """The second residual add, likewise."""
+
+    residual_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """As the float module's."""
+        return cast(Tensor, super().forward(hidden_states, self.residual_quantizer(input_tensor)))
+
+
+class QuantBertLayer(BertLayer):
+    """The layer; quantizes the FFN's input once for its first GEMM and the residual."""
+
+    ffn_quantizer: Slot
+
+    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
+        """As the float module's."""
+        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))
+
+
+def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
+    """The tensors of one BertLayer."""
+    attention, ffn, out = f"{name}.attention", f"{name}.intermediate.dense", f"{name}.output"
+    qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
+    projections = tuple(Reader(path, "input") for path in qkv)
+    first_residual, second_residual = Reader(f"{attention}.output", "residual"), Reader(out, "residual")
+    hidden = Activation(
+        points=(
+            Point(attention, "hidden_quantizer", (*projections, first_residual)),
+            Point(f"{attention}.self", "hidden_quantizer", projections),
+            *(Point(reader.module, "input_quantizer", (reader,)) for reader in projections),
+            Point(f"{attention}.output", "residual_quantizer", (first_residual,)),
+        )
+    )
+    ffn_input = Activation(
+        points=(
+            Point(name, "ffn_quantizer", (Reader(ffn, "input"), second_residual)),
+            Point(ffn, "input_quantizer", (Reader(ffn, "input"),)),
+            Point(out, "residual_quantizer", (second_residual,)),
+        )
+    )
+    denses = (f"{attention}.output.dense", f"{out}.dense")
+    return LayerPlan(
+        activations=(
+            hidden,
+            *attention_four(f"{attention}.self"),
+            linear_input(denses[0]),
+            linear_output(denses[0]),
+            ffn_input,
+            linear_input(denses[1]),
+            linear_output(denses[1]),
+        ),
+        weights=(qkv, (denses[0],), (ffn,), (denses[1],)),
+    )
+
+
+BERT = register_family(
+    Family(
+        model_type="bert",
+        layer=BertLayer,
+        layer_pattern=r"\bencoder\.layer\.\d+\b",
+        swaps={
+            nn.Linear: QuantLinear,
+            BertSelfAttention: QuantBertSelfAttention,
+            BertAttention: QuantBertAttention,
+            BertSelfOutput: QuantBertSelfOutput,
+            BertOutput: QuantBertOutput,
+            BertLayer: QuantBertLayer,
+        },
+        slots={
+            QuantBertSelfAttention: (
+                "hidden_quantizer",
+                "query_quantizer",
+                "key_quantizer",
+                "value_quantizer",
+                "probs_quantizer",
+            ),
+            QuantBertAttention: ("hidden_quantizer",),
+            QuantBertSelfOutput: ("residual_quantizer",),
+            QuantBertOutput: ("residual_quantizer",),
+            QuantBertLayer: ("ffn_quantizer",),
+        },
+        plan=plan_layer,
+    )
+)

@@ -1,0 +1,198 @@
+"""QAT: a calibrated model trained on with its quantizers in place, by transformers' own Trainer."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from qat.batches import Collator
+from qat.errors import RangeError
+from qat.layers import refresh_weight_ranges
+from qat.quantizer import quantizers_without_range
+from qat.tasks.base import Encoded, Feature
+
+Progress = Callable[[int, int, float | None], None]
+
+
+class FinetuneSettings(BaseModel):
+    """How a quantized model is fine-tuned, frozen.
+
+    Attributes:
+        max_steps: optimizer steps; about a tenth of the original schedule is enough.
+        learning_rate: at the top of the cosine schedule, after the warm-up.
+        batch_size: rows a step and device.
+        warmup: the share of steps over which the rate rises.
+        weight_decay: on matrices only, as Trainer does it.
+        max_grad_norm: gradients are scaled down to this norm.
+        seed: of the shuffle and of dropout.
+        gradient_checkpointing: trades time for memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    max_steps: int = Field(default=200, ge=1)
+    learning_rate: float = Field(default=2e-5, gt=0, strict=False)
+    batch_size: int = Field(default=32, ge=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1, strict=False)
+    weight_decay: float = Field(default=0.01, ge=0, strict=False)
+    max_grad_norm: float = Field(default=1.0, gt=0, strict=False)
+    seed: int = Field(default=0, ge=0)
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finetuning:
+    """What fine-tuning did: the settings, and the mean loss of the first and last tenth of its steps."""
+
+    settings: FinetuneSettings
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+class QATTrainer(Trainer):
+    """transformers' Trainer for a quantized model: refuses to start without ranges, and stores the weights' at the end."""
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """As Trainer's.
+
+        Raises:
+            RangeError: quantizers without a range, by name.
+        """
+        missing = quantizers_without_range(_unwrapped(self.model))
+        if missing:
+            raise RangeError(
+                f"{len(missing)} quantizers have no range ({', '.join(missing[:3])}): calibrate the model before training it"
+            )
+        output = super().train(*arguments, **named)
+        refresh_weight_ranges(_unwrapped(self.model))
+        return output
+
+
+class _RowsOfTask(Dataset[Feature]):
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> Feature:
+        return self._encoded[index]
+
+
+class _Reporter(TrainerCallback):
+    """Hands every step's loss on, and stops at the first that is not a number."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.losses: list[float] = []
+        self._progress = progress
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise RangeError(f"the loss is {loss} at step {state.global_step}: lower --set finetune.learning_rate")
+        self.losses.append(float(loss))
+        self._progress(state.global_step, state.max_steps, float(loss))
+
+
+def finetune(
+    model: PreTrainedModel,
+    rows: Encoded,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: FinetuneSettings | None = None,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Finetuning:
+    """What training did; ``model`` is trained in place and left in evaluation mode.
+
+    Args:
+        model: a calibrated model; it trains on the GPU where there is one.
+        rows: encoded training rows with labels.
+        tokenizer: knows the padding token.
+        settings: the schedule.
+        progress: called after each step with the step, all steps and its loss.
+
+    Raises:
+        RangeError: quantizers without a range, or a loss that is not finite.
+    """
+    settings = settings or FinetuneSettings()
+    reporter = _Reporter(progress)
+    device = model.device
+    if settings.gradient_checkpointing:
+        enable_checkpointing(model)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = QATTrainer(
+            model=model,
+            args=_training_arguments(settings, folder),
+            train_dataset=_RowsOfTask(rows),
+            data_collator=Collator(pad_token_id=int(tokenizer.pad_token_id or 0)),
+            callbacks=[reporter],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.to(device)
+    model.eval()
+    tenth = max(1, len(reporter.losses) // 10)
+    return Finetuning(
+        settings=settings,
+        steps=len(reporter.losses),
+        first_loss=sum(reporter.losses[:tenth]) / tenth,
+        last_loss=sum(reporter.losses[-tenth:]) / tenth,
+    )
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Makes every layer of ``model`` recompute its activations in the backward pass, also where upstream cannot."""
+    # transformers renamed the method between the versions we support
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _training_arguments(settings: FinetuneSettings, folder: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        warmup_steps=math.ceil(settings.warmup * settings.max_steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="cosine",
+        seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _unwrapped(model: Any) -> nn.Module:
+    module: nn.Module = getattr(model, "module", model)
+    return module

@@ -1,0 +1,189 @@
+"""transformers' side of a quantized model: its configuration entry, and how it is saved and loaded.
+
+Importing this module teaches ``from_pretrained`` the method ``qdq``; without it such a folder loads as a float model.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from qat.attention import ATTENTION
+from qat.errors import CheckpointError, suggest
+from qat.quantizer import named_quantizers, quantizers_without_range
+from qat.recipe import Recipe
+from qat.wrap import WrapReport, convert_model, restore_model
+
+QUANT_METHOD = "qdq"
+FORMAT_VERSION = 1
+State = Literal["uncalibrated", "calibrated"]
+
+
+@register_quantization_config(QUANT_METHOD)
+class QDQConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call]
+    """What ``config.json`` remembers of a quantized model under ``quantization_config``.
+
+    Args:
+        recipe: a shipped recipe's name, a TOML file, or the recipe's own values.
+        target: the engine it is meant for; picks the weight granularity unless ``recipe`` is given by its values.
+        state: ``calibrated`` once every quantizer has a range.
+        task: the task it was calibrated for and how its data is read, so that later stages need not be told again.
+    """
+
+    def __init__(
+        self,
+        recipe: str | Mapping[str, Any] | Recipe = "tensorrt",
+        target: str = "rtx",
+        state: State = "uncalibrated",
+        task: Mapping[str, Any] | None = None,
+        **stored: Any,
+    ) -> None:
+        stored.pop("quant_method", None)
+        version = stored.pop("version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"quantization_config has version {version!r}, this qdq reads {FORMAT_VERSION}: install the qdq that wrote it"
+            )
+        if stored:
+            key = sorted(stored)[0]
+            known = ("recipe", "target", "state", "task", "version", "quant_method")
+            raise CheckpointError(f"quantization_config has an unknown key '{key}': {suggest(key, known)}")
+        if state not in ("uncalibrated", "calibrated"):
+            raise CheckpointError(f"quantization_config has the state {state!r}: uncalibrated or calibrated expected")
+        self.quant_method = QUANT_METHOD  # type: ignore[assignment]
+        self.version = FORMAT_VERSION
+        self.target = target
+        self.state: State = state
+        self.task: dict[str, Any] = dict(task or {})
+        self.recipe = _read_recipe(recipe, target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON values ``config.json`` holds."""
+        return {
+            "quant_method": QUANT_METHOD,
+            "version": self.version,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "target": self.target,
+            "state": self.state,
+            "task": self.task,
+        }
+
+
+def _read_recipe(recipe: str | Mapping[str, Any] | Recipe, target: str) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return Recipe.from_mapping(recipe, where="config.json")
+    return Recipe.load(recipe).for_target(target)
+
+
+@register_quantizer(QUANT_METHOD)
+class QDQHfQuantizer(HfQuantizer):
+    """Wraps a model before its weights are loaded, and sets afterwards what the file did not hold."""
+
+    quantization_config: QDQConfig
+
+    def update_attn_implementation(self, config: PretrainedConfig) -> PretrainedConfig:
+        """The configuration with our attention chosen; it is not saved, so every load sets it."""
+        config._attn_implementation = ATTENTION
+        return config
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        model.quantization_report = convert_model(model, self.quantization_config.recipe)
+        keep_ranges_in_fp32(model)
+        if self.quantization_config.state == "uncalibrated":
+            model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or ()), r"\.amax$"]
+        return model
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        for _name, quantizer in named_quantizers(model):
+            # transformers marks what it read from the file; the rest is uninitialised memory by now
+            if not getattr(quantizer.amax, "_is_hf_initialized", False):
+                quantizer.clear_range()
+            quantizer.refresh_state()
+        return model
+
+    def is_serializable(self) -> bool:
+        """True: ranges are ordinary buffers."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """True: fake quantization passes gradients."""
+        return True
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        """True: what it is for."""
+        return True
+
+    @property
+    def is_compileable(self) -> bool:
+        """True: the operator has a shape function."""
+        return True
+
+
+def keep_ranges_in_fp32(model: PreTrainedModel) -> None:
+    """Makes ``dtype=`` leave the ranges alone."""
+    model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ()), "amax"}
+
+
+def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: str = "rtx") -> WrapReport:
+    """What became of every layer of ``model``, which is quantized in place and still has no ranges.
+
+    Args:
+        model: a float BERT or ALBERT with any head.
+        recipe: a shipped recipe's name, a TOML file, or a Recipe (whose granularity is then kept).
+        target: the engine it is meant for; picks the weight granularity.
+
+    Raises:
+        CheckpointError: an unknown family.
+        RecipeError: no such recipe, or one that does not fit the model.
+    """
+    config = QDQConfig(recipe=recipe, target=target)
+    report = convert_model(model, config.recipe)
+    keep_ranges_in_fp32(model)
+    quantizer = QDQHfQuantizer(config, pre_quantized=False)
+    model.hf_quantizer = quantizer
+    model.is_quantized = True
+    model.quantization_method = QUANT_METHOD
+    model.config.quantization_config = config
+    model.quantization_report = report
+    return report
+
+
+def unwrap(model: PreTrainedModel) -> PreTrainedModel:
+    """The float model again, in place: the weights as training left them, no quantizer, transformers' own attention."""
+    restore_model(model)
+    cast(QDQHfQuantizer, model.hf_quantizer).remove_quantization_config(model)
+    model.config._is_quantized = False
+    return model
+
+
+def mark_calibrated(model: PreTrainedModel) -> None:
+    """Records in the configuration that every quantizer has its range.
+
+    Raises:
+        CheckpointError: some have none; the first few are named.
+    """
+    missing = quantizers_without_range(model)
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} quantizers have no range: {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; "
+            "give calibration batches that reach every layer"
+        )
+    quantization_config(model).state = "calibrated"
+
+
+def quantization_config(model: PreTrainedModel) -> QDQConfig:
+    """The model's entry.
+
+    Raises:
+        CheckpointError: the model is not quantized by qdq.
+    """
+    config = getattr(model.config, "quantization_config", None)
+    if not isinstance(config, QDQConfig):
+        raise CheckpointError("the model is not quantized: qdq.wrap it, or load a folder that qdq calibrate wrote")
+    return config

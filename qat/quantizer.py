@@ -1,0 +1,136 @@
+"""The fake quantizer of one tensor: a specification, a range, and nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from qat.errors import RangeError
+from qat.fake_quant import fake_quantize, scale_from_amax
+from qat.spec import PerChannel, QuantSpec
+
+
+class Unquantized(nn.Module):
+    """A slot the recipe leaves in float: the tensor itself comes out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, untouched."""
+        return x
+
+
+class FakeQuantizer(nn.Module):
+    """Rounds a tensor to INT8 steps of its range; refuses to run without one.
+
+    The range is the buffer ``amax``: one FP32 value for each channel (weights per channel), each depth (activations of
+    a shared layer), or a single one. NaN means that no range has been set.
+
+    Attributes:
+        spec: how the tensor is quantized.
+        name: the quantizer's path in its model, for messages.
+        enabled: whether it rounds; switched by ``disable_quantizers``.
+        depth: which pass over a shared layer is running; set by that layer from its own argument.
+    """
+
+    amax: Tensor
+
+    def __init__(self, spec: QuantSpec, *, ranges: int, name: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.name = name
+        self.enabled = True
+        self.depth = 0
+        self.register_buffer("amax", torch.empty(ranges, dtype=torch.float32))
+        self.has_range = False
+        self.clear_range()
+
+    @property
+    def axis(self) -> int | None:
+        """The channel axis, or None where one scale serves the tensor."""
+        return self.spec.granularity.axis if isinstance(self.spec.granularity, PerChannel) else None
+
+    def set_range(self, amax: Tensor) -> None:
+        """Stores ``amax``, one value for each channel or depth.
+
+        Raises:
+            RangeError: a shape that does not fit, or a value that is negative or not finite.
+        """
+        if amax.shape != self.amax.shape:
+            raise RangeError(f"{self.name}: a range of shape {tuple(amax.shape)} given, {tuple(self.amax.shape)} expected")
+        if not bool(torch.isfinite(amax).all()) or bool((amax < 0).any()):
+            raise RangeError(f"{self.name}: amax must be finite and not negative, {amax.tolist()} given")
+        with torch.no_grad():
+            self.amax.copy_(amax)
+        self.has_range = True
+
+    def clear_range(self) -> None:
+        """Forgets the range; one that is known beforehand is 1 again."""
+        with torch.no_grad():
+            self.amax.fill_(1.0 if self.spec.range_source == "constant" else float("nan"))
+        self.has_range = self.spec.range_source == "constant"
+
+    def refresh_state(self) -> None:
+        """Makes ``has_range`` say what the buffer holds; called whenever a buffer was loaded."""
+        self.has_range = bool(torch.isfinite(self.amax).all())
+
+    def scale(self) -> Tensor:
+        """The FP32 scale in use: a vector over channels, or the scalar of the running depth."""
+        amax = self.amax if self.axis is not None else self.amax[self.depth]
+        return scale_from_amax(amax, self.spec.scale_type)
+
+    def forward(self, x: Tensor, amax: Tensor | None = None) -> Tensor:
+        """``x`` rounded to INT8 steps; ``amax`` replaces the stored range where the owner knows a fresher one.
+
+        Raises:
+            RangeError: no range has been set.
+        """
+        if not self.enabled:
+            return x
+        if amax is not None:
+            return fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis)
+        if not self.has_range:
+            raise RangeError(f"quantizer '{self.name}' has no range: run qdq.calibrate (qdq calibrate) on this model first")
+        return fake_quantize(x, self.scale(), self.axis)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        self.refresh_state()
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
+        return f"{self.spec.granularity}, {self.spec.range_source}, ranges={len(self.amax)}"
+
+
+Slot = FakeQuantizer | Unquantized
+
+
+def named_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
+    """Every fake quantizer of a model with its path, in the model's own order."""
+    for name, module in model.named_modules():
+        if isinstance(module, FakeQuantizer):
+            yield name, module
+
+
+def quantizers_without_range(model: nn.Module) -> list[str]:
+    """The paths of the enabled quantizers that still lack a range; of a shared layer, with the depth."""
+    missing = []
+    for name, quantizer in named_quantizers(model):
+        if quantizer.has_range or not quantizer.enabled or quantizer.spec.range_source == "weight":
+            continue
+        absent = [i for i, value in enumerate(quantizer.amax.tolist()) if value != value]
+        depths = f" (depth {', '.join(map(str, absent))})" if len(quantizer.amax) > 1 else ""
+        missing.append(name + depths)
+    return missing
+
+
+@contextmanager
+def disable_quantizers(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model computes in float; afterwards every quantizer is as it was."""
+    before = [(quantizer, quantizer.enabled) for _, quantizer in named_quantizers(model)]
+    for quantizer, _ in before:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer, enabled in before:
+            quantizer.enabled = enabled

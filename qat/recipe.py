@@ -1,0 +1,122 @@
+"""Recipes: which tensors are quantized and how, as strict, frozen data read from TOML."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qat.errors import RecipeError, suggest
+from qat.spec import ScaleType
+
+Role = Literal["weight", "input", "residual", "add_local", "attention"]
+WeightGranularity = Literal["per_channel", "per_tensor"]
+Sharing = Literal["tensor", "reader"]
+
+TARGET_WEIGHTS: dict[str, WeightGranularity] = {
+    "rtx": "per_tensor",
+    "tensorrt": "per_channel",
+    "onnxruntime": "per_channel",
+    "openvino": "per_channel",
+}
+"""The weight granularity each target runs best and safest with; stored in the checkpoint by calibration."""
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class Rule(BaseModel):
+    """Quantize, or leave float, the ``roles`` of every module whose path matches ``layers``; the last match wins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    layers: str = Field(description="a shell-style pattern over module paths inside the model, as 'encoder.layer.*'")
+    roles: tuple[Role, ...] = Field(min_length=1, strict=False)
+    quantize: bool
+
+
+class Recipe(BaseModel):
+    """How a model is quantized, frozen.
+
+    Attributes:
+        name: what reports call it.
+        weights: one range for each output channel, or one for the weight (q, k and v tied).
+        sharing: ``tensor`` gives a tensor that several layers read one quantizer; ``reader`` gives each its own.
+        scale_type: what scales are rounded to; ``float32`` keeps imported ranges exactly.
+        follow_weights: weight ranges follow the weights; off keeps imported ones.
+        rules: ordered; the last one that matches a module and role decides.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    weights: WeightGranularity = "per_channel"
+    sharing: Sharing = "tensor"
+    scale_type: ScaleType = "float16"
+    follow_weights: bool = True
+    rules: tuple[Rule, ...] = Field(min_length=1, strict=False)
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """The shipped recipe of that name, or the one in a TOML file.
+
+        Raises:
+            RecipeError: no such recipe or file, not TOML, a wrong key or value.
+        """
+        if str(source) in shipped_recipes():
+            text = files("qat").joinpath("recipes", f"{source}.toml").read_text(encoding="utf-8")
+        elif Path(source).is_file():
+            text = Path(source).read_text(encoding="utf-8", errors="replace")
+        else:
+            raise RecipeError(f"recipe '{source}' is neither shipped nor a file: {suggest(str(source), shipped_recipes())}")
+        try:
+            return cls.from_mapping(tomllib.loads(text), where=str(source))
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"recipe '{source}' is not TOML: {error}") from error
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, where: str) -> Self:
+        """The recipe those values describe.
+
+        Raises:
+            RecipeError: every wrong key and value, named together with what is allowed.
+        """
+        return validate_settings(cls, values, where=f"recipe '{where}'")
+
+    def for_target(self, target: str) -> Self:
+        """This recipe with the weight granularity the target wants.
+
+        Raises:
+            RecipeError: an unknown target.
+        """
+        if target not in TARGET_WEIGHTS:
+            raise RecipeError(f"target '{target}' is unknown: {suggest(target, TARGET_WEIGHTS)}")
+        return self.model_copy(update={"weights": TARGET_WEIGHTS[target]})
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    folder = files("qat").joinpath("recipes")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def validate_settings(kind: type[Settings], values: Mapping[str, Any], *, where: str) -> Settings:
+    """``values`` as the frozen settings ``kind``.
+
+    Raises:
+        RecipeError: all wrong keys (with the nearest right one) and values at once, in one line.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {'; '.join(_describe(problem, kind) for problem in error.errors())}") from error
+
+
+def _describe(problem: Any, kind: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = Rule.model_fields if "rules" in problem["loc"] else kind.model_fields
+        return f"unknown key '{path}', {suggest(str(problem['loc'][-1]), known)}"
+    return f"{path}: {problem['msg']} ({problem['input']!r} given)" if path else str(problem["msg"])

@@ -1,0 +1,53 @@
+"""Settings on the command line: ``--set stage.name=value`` as validated values for each stage."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from qat.errors import RecipeError, suggest
+
+NAMESPACES = ("weights", "calibration", "finetune", "export", "build")
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The overrides by stage; ``weights=per_tensor`` stands for the recipe's own ``weights``.
+
+    Raises:
+        RecipeError: no ``=``, or a stage that does not exist.
+
+    >>> parse_overrides(["finetune.max_steps=120", "weights=per_channel"])
+    {'finetune': {'max_steps': 120}, 'weights': {'weights': 'per_channel'}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        stage, _, key = path.strip().partition(".")
+        if not equals or not stage:
+            raise RecipeError(f"--set '{assignment}' is no assignment: write --set stage.name=value")
+        if stage not in NAMESPACES:
+            raise RecipeError(f"--set '{assignment}': unknown stage '{stage}', {suggest(stage, NAMESPACES)}")
+        if (stage == "weights") == bool(key):
+            form = "weights=per_tensor" if stage == "weights" else f"{stage}.name=value"
+            raise RecipeError(f"--set '{assignment}' names no setting: write --set {form}")
+        found.setdefault(stage, {})[key or "weights"] = _read_value(text)
+    return found
+
+
+def require_stages(overrides: Mapping[str, object], known: Iterable[str]) -> None:
+    """Passes when every overridden stage is one the command runs.
+
+    Raises:
+        RecipeError: one is not, and would be ignored.
+    """
+    stages = tuple(known)
+    for stage in overrides:
+        if stage not in stages:
+            raise RecipeError(f"--set {stage}...: this command has no stage '{stage}', {suggest(stage, stages)}")
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,35 @@
+"""The tasks a checkpoint can have, by their Hugging Face names; one file a task."""
+
+from qat.errors import DataError, suggest
+from qat.tasks.base import Task
+from qat.tasks.text_classification import TextClassification
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> None:
+    """Makes ``task`` known under its name.
+
+    Raises:
+        ValueError: another task has that name.
+    """
+    if task.name in _TASKS:
+        raise ValueError(f"task '{task.name}' is registered already")
+    _TASKS[task.name] = task
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        DataError: no such task.
+
+    >>> find_task("text-classification").metric_name
+    'accuracy'
+    """
+    if name not in _TASKS:
+        raise DataError(f"task '{name}' is not known: {suggest(name, _TASKS)}")
+    return _TASKS[name]
+
+
+register_task(TextClassification())

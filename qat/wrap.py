@@ -1,0 +1,162 @@
+"""Wrapping: a float model's inner modules become quantized ones, in place, and the way back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from qat.attention import ATTENTION
+from qat.errors import RecipeError
+from qat.families import Family, find_family
+from qat.families.base import LayerPlan, Reader
+from qat.layers import QuantLinear
+from qat.placement import Decision, RuleBook, choose_points
+from qat.quantizer import FakeQuantizer, Unquantized
+from qat.recipe import Recipe
+from qat.spec import Granularity, PerChannel, PerTensor, QuantSpec
+
+OUTSIDE = "outside the encoder's layers"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """One row of the wrapping report: a module, what of it could be quantized, whether it is, and why."""
+
+    name: str
+    kind: str
+    quantized: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrapReport:
+    """What wrapping did to every tensor a recipe can speak of, and to every other layer with weights."""
+
+    rows: tuple[Coverage, ...]
+
+    @property
+    def quantized(self) -> int:
+        """How many readers and weights are quantized."""
+        return sum(row.quantized for row in self.rows)
+
+
+def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
+    """The report of taking ``model`` over in place; its quantizers have no ranges yet.
+
+    Raises:
+        CheckpointError: an unknown family.
+        RecipeError: a rule that matches nothing, or a placement the family has no slot for.
+    """
+    if is_wrapped(model):
+        raise RecipeError("the model is quantized already: qdq.unwrap it first to use another recipe")
+    family = find_family(model.config.model_type)
+    layers = list(family.layers(model))
+    plans = [family.plan(name, layer, model) for name, layer in layers]
+    rules = RuleBook(recipe, model.base_model_prefix)
+    decisions = [rules.decide(reader) for plan in plans for reader in _readers(plan)]
+    rules.require_all_matched(decision.reader for decision in decisions)
+    quantized = frozenset(decision.reader for decision in decisions if decision.quantized)
+    points = [
+        (activation, point)
+        for plan in plans
+        for activation in plan.activations
+        for point in choose_points(activation, quantized & frozenset(activation.readers), recipe)
+    ]
+
+    _swap_classes(model, layers, family)
+    for activation, point in points:
+        spec = QuantSpec(
+            scale_type=recipe.scale_type, range_source=activation.range_source, token_axis=activation.token_axis
+        )
+        _fill_slot(model, point.owner, point.slot, spec, activation.depths)
+    for plan in plans:
+        for group in plan.weights:
+            _fill_weights(model, [path for path in group if Reader(path, "weight") in quantized], recipe)
+    _set_attention(model, ATTENTION)
+    _name_unsplittable(model, family)
+    return WrapReport(rows=tuple(_coverage(model, layers, decisions)))
+
+
+def restore_model(model: PreTrainedModel) -> None:
+    """``model`` as it was before wrapping, its weights as they are now."""
+    family = find_family(model.config.model_type)
+    float_class = {quant: plain for plain, quant in {**family.swaps, **family.outer_swaps}.items()}
+    slots = family.all_slots()
+    for module in list(model.modules()):
+        if type(module) in float_class:
+            for slot in slots.get(type(module), ()):
+                delattr(module, slot)
+            if isinstance(module, QuantLinear):
+                del module.partners
+            module.__class__ = float_class[type(module)]
+    _set_attention(model, "sdpa")
+
+
+def is_wrapped(model: nn.Module) -> bool:
+    """Whether the model holds quantized layers."""
+    return any(isinstance(module, QuantLinear) for module in model.modules())
+
+
+def _readers(plan: LayerPlan) -> list[Reader]:
+    weights = [Reader(path, "weight") for group in plan.weights for path in group]
+    return list(dict.fromkeys([*weights, *(reader for each in plan.activations for reader in each.readers)]))
+
+
+def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], family: Family) -> None:
+    slots = family.all_slots()
+    inside = [module for _, layer in layers for module in layer.modules() if type(module) in family.swaps]
+    outside = [module for module in model.modules() if type(module) in family.outer_swaps]
+    for module in inside:
+        module.__class__ = family.swaps[type(module)]
+        for slot in slots.get(type(module), ()):
+            setattr(module, slot, Unquantized())
+        if isinstance(module, QuantLinear):
+            module.partners = ()
+    for module in outside:
+        module.__class__ = family.outer_swaps[type(module)]
+
+
+def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, ranges: int) -> None:
+    setattr(model.get_submodule(owner), slot, FakeQuantizer(spec, ranges=ranges, name=f"{owner}.{slot}"))
+
+
+def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> None:
+    linears = [cast(QuantLinear, model.get_submodule(path)) for path in group]
+    granularity: Granularity = PerChannel(0) if recipe.weights == "per_channel" else PerTensor()
+    source = "weight" if recipe.follow_weights else "calibrated"
+    spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source=source)
+    for path, linear in zip(group, linears, strict=True):
+        channels = linear.weight.shape[0] if recipe.weights == "per_channel" else 1
+        _fill_slot(model, path, "weight_quantizer", spec, channels)
+        if recipe.weights == "per_tensor" and recipe.sharing == "tensor":
+            linear.partners = tuple(other for other in linears if other is not linear)
+
+
+def _set_attention(model: PreTrainedModel, implementation: str) -> None:
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if config is not None:
+            config._attn_implementation = implementation
+
+
+def _name_unsplittable(model: PreTrainedModel, family: Family) -> None:
+    names = {plain.__name__: quant.__name__ for plain, quant in family.swaps.items()}
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module._no_split_modules = sorted({names.get(name, name) for name in module._no_split_modules or ()})
+            module.supports_gradient_checkpointing = True
+
+
+def _coverage(
+    model: PreTrainedModel, layers: list[tuple[str, nn.Module]], decisions: Iterable[Decision]
+) -> Iterable[Coverage]:
+    for decision in decisions:
+        yield Coverage(
+            name=decision.reader.module, kind=decision.reader.role, quantized=decision.quantized, reason=decision.reason
+        )
+    inside = {id(module) for _, layer in layers for module in layer.modules()}
+    for name, module in model.named_modules():
+        if id(module) not in inside and isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | nn.Conv1d):
+            yield Coverage(name=name, kind=type(module).__name__, quantized=False, reason=OUTSIDE)

@@ -1,0 +1,36 @@
+"""What importing costs: the front door loads nothing heavy, the left packages nothing of graphs and engines."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.contracts.source_tree import ROOT, product_modules
+
+GRAPH_AND_ENGINES = ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "matplotlib", "sklearn", *GRAPH_AND_ENGINES)
+
+
+def _loaded_after_importing(names: list[str], watched: tuple[str, ...]) -> set[str]:
+    code = f"import sys, {', '.join(names)}; print(*sorted(set({watched!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_front_door_loads_nothing_heavy() -> None:
+    assert _loaded_after_importing(["qdq"], HEAVY) == set()
+
+
+@pytest.mark.parametrize("package", ["qat", "calibration"])
+def test_a_left_package_loads_no_graph_or_engine_library(package: str) -> None:
+    names = [module.name for module in product_modules() if module.package == package]
+
+    assert _loaded_after_importing(names, GRAPH_AND_ENGINES) == set()
+
+
+@pytest.mark.parametrize("package", ["export", "benchmarks"])
+def test_a_right_package_loads_no_engine_that_may_be_missing(package: str) -> None:
+    names = [module.name for module in product_modules() if module.package == package]
+
+    assert _loaded_after_importing(names, ("openvino", "tensorrt", "tensorrt_rtx")) == set()

@@ -1,0 +1,271 @@
+"""The report on disk: every fact in JSON, a self-contained page, nothing invented, and nothing from data runs."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.latency import LatencyRow
+from benchmarks.report import make_plain, render_page, write_report
+from qat.errors import OutputError
+
+EVIL = "\"><script>alert('1')</script><img src=x onerror=alert(2)>{{ 7 * 7 }}$\\frac$"
+VOID = {"meta", "img", "br", "use", "rect", "path"}
+
+
+class Page(HTMLParser):
+    """The tags, the attributes and the visible text of a page; it fails on tags that are not closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.open += [] if tag in VOID - {"path", "use", "rect"} else [tag]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u2060", "").replace("\u00a0", " ").split())
+
+
+def _report(label: str = "onnxruntime") -> dict[str, Any]:
+    latency = [
+        LatencyRow(label, precision, batch, 128, p50, p50 * 1.1, p50 * 1.3, batch * 1000 / p50, (p50, p50 * 1.3))
+        for batch in (1, 8)
+        for precision, p50 in (("fp32", 4.0 * batch), ("int8", 2.5 * batch))
+    ]
+    return {
+        "checkpoint": "runs/bert",
+        "family": "bert",
+        "task": "text-classification",
+        "recipe": "tensorrt",
+        "target": "onnxruntime",
+        "granularity": "per_channel",
+        "precision": "fp32",
+        "accuracy": {"metric": "accuracy", "n": 1600, "fp32": 0.8, "ptq": 0.78, "qat": None, "onnx": 0.796},
+        "latency": latency,
+        "engine": {
+            "target": "rtx",
+            "hardware": ["sm_89"],
+            "kernels": 49,
+            "fp16_kernels": 55,
+            "activation_mb": np.float32(9.5),
+            "int8_gemms": np.int64(36),
+            "float_gemms": 0,
+            "int8_mac_share": 0.987,
+            "audit": "layer table",
+            "rows": [{"name": "layer.0", "precision": "INT8", "planned": True}, {"name": "x", "reason": "planned"}],
+        },
+        "size_mb": {"fp32": 90.0, "int8": 30.0},
+        "ranges": [
+            {"name": f"layer.{depth}.in", "role": "input", "depth": depth, "amax": 4.0 + depth} for depth in range(3)
+        ],
+        "coverage": [
+            *({"name": f"layer.{i}.query", "kind": "weight", "quantized": True, "reason": "rule 1"} for i in range(3)),
+            *(
+                {"name": f"layer.{i}.norm", "kind": "LayerNorm", "quantized": False, "reason": "outside"}
+                for i in (0, 1)
+            ),
+        ],
+        "environment": {"cpu": {"model": "Xeon", "flags": ["avx2", "amx_int8"]}},
+        "timings_s": {"calibrate": 21.34, "finetune": None},
+    }
+
+
+def _poison(value: object) -> object:
+    """The same report with every text in it, and every free name, replaced by an attack."""
+    if isinstance(value, dict):
+        return {name: _poison(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_poison(item) for item in value]
+    return EVIL if isinstance(value, str) else value
+
+
+def test_both_files_are_written_and_the_folders_other_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    page = write_report(tmp_path, _report())
+
+    assert page == tmp_path / "report.html"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "report.html", "report.json"]
+    facts = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert facts["latency"][0]["samples_ms"] == [4.0, 5.2]
+    assert facts["engine"]["int8_gemms"] == 36
+
+
+def test_the_verdict_comes_first_and_in_full() -> None:
+    text = Page(render_page(make_plain(_report()))).text
+
+    assert text.startswith(
+        "bert: INT8 report runs/bert 99.5 % of the FP32 accuracy kept; 1.60× the speed of onnxruntime fp32. "
+        "98.7 % of the encoder's multiply-accumulates run in INT8. "
+        "Accuracy kept 99.5 % −0.40 points of accuracy against FP32 (onnx, per-channel weights) "
+        "INT8 share 98.7 % of the encoder's multiply-accumulates Size 3.00× smaller 90.0 MB to 30.0 MB "
+        "Speed 1.60× onnxruntime int8 against onnxruntime fp32 at 1x128, 8x128 Made with"
+    )
+
+
+def test_slower_is_in_the_headline_and_in_the_table() -> None:
+    report = make_plain(_report())
+    for row in report["latency"]:
+        row["p50_ms"] = 9.0 if row["precision"] == "int8" else 6.0
+
+    text = Page(render_page(report)).text
+    assert "INT8 is slower here: 0.67× the speed of onnxruntime fp32." in text
+    assert text.count("0.67× slower") == 2
+
+
+def test_sections_show_their_facts() -> None:
+    text = Page(render_page(make_plain(_report()))).text
+
+    for shown in (
+        "FP32 80.00 % ± 1.00 % 100.0 %",
+        "fine-tuned (QAT) not measured",
+        "exported (ONNX) 79.60 % ± 1.01 % 99.5 %",
+        "1x128 2 samples each",
+        "onnxruntime int8 2.50 2.75 3.25 1.60× 400",
+        "3 of 5 places are quantized.",
+        "layer.*.norm 2 LayerNorm outside",
+        "Kernels 49 55",
+        "GEMMs planned, in INT8 36",
+        "Target rtx, hardware sm_89. Audit: layer table.",
+        "layer.2.in input 2 6.00",
+        "cpu flags avx2, amx_int8",
+        "calibrate 21.3 s finetune not measured",
+    ):
+        assert shown in text
+
+
+def test_the_page_needs_nothing_but_itself() -> None:
+    page = Page(render_page(make_plain(_report())))
+    links = [value for name, value in page.attributes if name in {"src", "href", "xlink:href", "srcset", "action"}]
+
+    assert {"script", "link", "img", "iframe", "object"} & set(page.tags) == set()
+    assert [link for link in links if not str(link).startswith("#")] == []
+    assert "prefers-color-scheme: dark" in render_page({})
+    assert "@media print" in render_page({})
+    assert "@import" not in render_page({})
+
+
+def test_ids_are_unique_and_every_reference_finds_its_own() -> None:
+    report = make_plain(_report())
+    report["ranges"] += [{**row, "role": "residual"} for row in report["ranges"]]
+    html = render_page(report)
+    names = re.findall(r'\bid="([^"]+)"', html)
+
+    assert len(names) == len(set(names)) > 0
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html)) <= {("", name) for name in names} | {
+        (name, "") for name in names
+    }
+
+
+def test_text_from_data_is_shown_and_never_run() -> None:
+    report = _poison(make_plain(_report()))
+    assert isinstance(report, dict)
+    report["environment"][EVIL] = EVIL
+    report["timings_s"][EVIL] = EVIL
+    report[EVIL] = {EVIL: EVIL}
+    report["engine"]["rows"].append({EVIL: EVIL})
+    report["accuracy"]["agreement"] = {EVIL: EVIL}
+    page = Page(render_page(report))
+
+    assert {"script", "img"} & set(page.tags) == set()
+    assert [name for name, _ in page.attributes if name.startswith("on")] == []
+    assert page.text.count("<script>alert('1')</script>") > 25
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_a_label_cannot_break_out_of_an_attribute() -> None:
+    report = make_plain(_report())
+    for row in report["ranges"]:
+        row["role"] = '" onmouseover="alert(1)'
+    page = Page(render_page(report))
+
+    assert ("aria-label", 'amax of " onmouseover="alert(1) by depth') in page.attributes
+
+
+@pytest.mark.parametrize("empty", [{}, dict.fromkeys(_report())])
+def test_what_is_missing_is_called_not_measured(empty: dict[str, Any]) -> None:
+    text = Page(render_page(empty)).text
+
+    assert "Accuracy against FP32 not measured; speed against float not measured." in text
+    for title in ("Accuracy", "Latency", "INT8 coverage", "Engine plan", "Ranges", "Environment", "Time taken"):
+        assert f"{title} Not measured." in text
+    assert not re.search(r"\d%|\d ms|None|nan", text)
+
+
+@pytest.mark.parametrize("name", sorted(_report()))
+def test_any_one_section_may_be_missing(name: str, tmp_path: Path) -> None:
+    report = {key: value for key, value in _report().items() if key != name}
+
+    assert "None" not in Page(write_report(tmp_path, report).read_text(encoding="utf-8")).text
+
+
+def test_an_unavailable_audit_is_no_pass_and_its_zeros_are_no_facts() -> None:
+    report = make_plain(_report())
+    report["engine"] = {
+        "target": "rtx",
+        "audit": "audit unavailable: no layer table",
+        "kernels": 0,
+        "float_gemms": 0,
+        "int8_mac_share": 1.0,
+    }
+    text = Page(render_page(report)).text
+
+    assert "INT8 share not measured" in text
+    assert "Kernels not measured not measured" in text
+    assert "GEMMs planned, not in INT8 not measured" in text
+    assert "Nothing here is proven to run in INT8: the audit read no layer table." in text
+
+
+def test_numbers_that_are_not_finite_are_named_not_hidden(tmp_path: Path) -> None:
+    report = _report()
+    report["accuracy"]["qat"] = float("nan")
+    report["ranges"][1]["amax"] = float("inf")
+    page = write_report(tmp_path, report).read_text(encoding="utf-8")
+    facts = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    assert facts["not_finite"] == ["accuracy.qat", "ranges[1].amax"]
+    assert "not finite accuracy.qat, ranges[1].amax" in Page(page).text
+
+
+def test_sections_of_other_names_are_listed() -> None:
+    text = Page(render_page({"sensitivity": {"layer.3": 0.5, "kept_float": ["a", "b"]}})).text
+
+    assert "Further facts sensitivity layer.3 0.5 sensitivity kept float a, b" in text
+
+
+def test_ranges_of_channels_and_without_depth_are_listed() -> None:
+    report = {"ranges": [{"name": "w", "role": "weight", "depth": None, "amax": [0.5, 2.0]}, {"name": "off"}]}
+    text = Page(render_page(report)).text
+
+    assert "w weight – 2.00" in text
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+
+    with pytest.raises(OutputError, match="choose another --out"):
+        write_report(tmp_path / "taken", _report())

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from benchmarks import sample
+from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
+from qat.batches import iterate_batches, restore_order
+from qat.tasks import find_task
+
+FOLDER = Path(sample.__file__).parent
+MEBIBYTE = 2**20
+
+
+def test_size_and_licence() -> None:
+    files = [file for file in FOLDER.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"}]
+    assert sum(file.stat().st_size for file in files) < 12 * MEBIBYTE
+    notice = (FOLDER / "LICENSE-WordNet.txt").read_text(encoding="utf-8")
+    assert notice.startswith("WordNet Release 3.0. This software and database is being provided to you, the LICENSEE")
+    assert "WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved." in notice
+
+
+def test_rows_are_those_the_readme_counts() -> None:
+    task = find_task("text-classification")
+    assert len(task.load(TRAIN, columns={})) == 8192
+    assert len(task.load(VALIDATION, columns={})) == 2048
+
+
+def test_every_label_is_one_of_the_checkpoint() -> None:
+    task = find_task("text-classification")
+    config = task.auto_class.from_pretrained(CHECKPOINT).config
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    for source in (TRAIN, VALIDATION):
+        encoded = task.encode(task.load(source, columns={}), tokenizer=tokenizer, config=config, max_length=64)
+        assert {feature["labels"] for feature in encoded} <= set(range(45))
+
+
+def test_checkpoint_has_the_accuracy_the_readme_states() -> None:
+    task = find_task("text-classification")
+    model = task.auto_class.from_pretrained(CHECKPOINT).eval()
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    rows = task.load(VALIDATION, columns={})
+    encoded = task.encode(rows, tokenizer=tokenizer, config=model.config, max_length=64)
+    with torch.inference_mode():
+        parts = [
+            (batch, model(**{name: torch.from_numpy(ids) for name, ids in batch.inputs.items()}).logits.numpy())
+            for batch in iterate_batches(encoded, batch_size=32, pad_token_id=tokenizer.pad_token_id, order="length")
+        ]
+    labels = np.array([feature["labels"] for feature in encoded])
+    # One row of slack: another CPU adds in another order, and a near tie may turn.
+    assert abs(task.score(restore_order(parts), labels) - 1629 / 2048) <= 1 / 2048
+    assert "| 1,629 | 0.79541 |" in (FOLDER / "README.md").read_text(encoding="utf-8")
