@@ -18,10 +18,11 @@ Progress = Callable[[int, int], None]
 class Accuracy:
     """A metric and its sample size; ``logits`` are in the order of the rows."""
 
+    task: str
     metric: str
     value: float
     n: int
-    logits: NDArray[np.floating] = field(repr=False)
+    logits: NDArray[np.float32] = field(repr=False)
 
 
 def measure_accuracy(
@@ -39,19 +40,19 @@ def measure_accuracy(
         DataError: no rows, or rows without labels.
         RangeError: answers that are not finite.
     """
-    answers: list[tuple[Batch, NDArray[np.floating]]] = []
+    answers: list[tuple[Batch, NDArray[np.float32]]] = []
     labels: list[tuple[Batch, NDArray[np.int64]]] = []
     done = 0
     with runner:
         for batch in iterate_batches(rows, batch_size=batch_size, pad_token_id=pad_token_id, order="length"):
-            logits = runner.infer({name: batch.inputs[name] for name in runner.inputs})[task.outputs[0]]
-            answers.append((batch, logits.astype(np.float32)))
+            answer = runner.infer({name: batch.inputs[name] for name in runner.inputs})[task.outputs[0]]
+            answers.append((batch, answer.astype(np.float32)))
             labels.append((batch, batch.targets["labels"]))
             done += len(batch.index)
             progress(done, len(rows))
-    logits = restore_order(answers)
+    logits: NDArray[np.float32] = restore_order(answers)
     value = task.score(logits, restore_order(labels))
-    return Accuracy(metric=task.metric_name, value=value, n=len(rows), logits=logits)
+    return Accuracy(task=task.name, metric=task.metric_name, value=value, n=len(rows), logits=logits)
 
 
 def share_same_argmax(first: Accuracy, second: Accuracy) -> float:

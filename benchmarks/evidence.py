@@ -1,4 +1,4 @@
-"""What the journey measures of what it made: the accuracy ladder, the engine beside its float twin, latency side by side."""
+"""What the journey measures of what it made: accuracy step by step, the engine beside its float twin, latency."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack

@@ -32,6 +32,8 @@ from qat.huggingface import quantization_config, wrap
 from qat.recipe import Recipe
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
+from qat.tasks.record import TaskRecord
+from qat.wrap import WrapReport
 
 Advance = Callable[[str, int, int], None]
 
@@ -69,9 +71,9 @@ class Journey:
     max_length: int | None = None
     batch_size: int = 32
     limit: int | None = None
-    calibration: CalibrationSettings = CalibrationSettings()
-    finetuning: FinetuneSettings = FinetuneSettings()
-    building: BuildSettings = BuildSettings()
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    finetuning: FinetuneSettings = field(default_factory=FinetuneSettings)
+    building: BuildSettings = field(default_factory=BuildSettings)
     latency_shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 64), (8, 64))
     latency_seconds: float = 5.0
 
@@ -111,9 +113,9 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
     fp32 = score("score FP32", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
     with TemporaryDirectory() as folder:
-        calibration = _calibrate(journey, task, checkpoint, training, clock)
+        wrapped, calibration = _calibrate(journey, task, checkpoint, training, clock)
         ptq = score("score calibrated", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
-        _finetune(journey, checkpoint, training, clock)
+        _finetune(journey, task, checkpoint, training, clock)
         qat = score("score fine-tuned", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
         require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
         with clock.stage("export"):
@@ -136,13 +138,13 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
                 quantized=False,
             )
         onnx = score("score ONNX", OnnxRuntimeRunner(exported.onnx_path, optimized=False))
-        with clock.stage("build") as advance:
+        with clock.stage("build") as move:
             engine = describe_engine(
                 exported,
                 twin,
                 journey.out / "model.engine",
                 journey.building,
-                lambda phase, share: advance(round(100 * share), 100),
+                lambda phase, share: move(round(100 * share), 100),
             )
         float_runner = load_runner(journey.checkpoint, task=task.name)
         with clock.stage("measure latency"):
@@ -167,7 +169,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
         "ranges": [asdict(row) for row in calibration.ranges],
-        "coverage": [asdict(row) for row in checkpoint.model.quantization_report.rows],
+        "coverage": [asdict(row) for row in wrapped.rows],
         "environment": describe_environment(),
         "timings_s": clock.seconds,
     }
@@ -203,16 +205,12 @@ def _scorer(
     return score
 
 
-def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> Calibration:
+def _calibrate(
+    journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
+) -> tuple[WrapReport, Calibration]:
     model, settings = checkpoint.model, journey.calibration
-    wrap(model, journey.recipe, target=journey.target)
-    quantization_config(model).task = {
-        "name": task.name,
-        "columns": dict(journey.columns),
-        "max_length": journey.max_length,
-        "inputs": list(_inputs(rows)),
-        "outputs": list(task.outputs),
-    }
+    report = wrap(model, journey.recipe, target=journey.target)
+    quantization_config(model).task = TaskRecord.of(task, journey.columns, journey.max_length, rows).to_dict()
     first = Encoded(rows.features[: settings.samples], rows.max_length, rows.truncated, rows.source)
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     total = -(-len(first) // journey.batch_size)
@@ -226,15 +224,16 @@ def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encod
             inputs={"checkpoint": journey.checkpoint, "data": journey.data},
             facts={"calibration": settings.model_dump(), "rows": found.rows, "tokens": found.tokens},
         )
-    return found
+    return report, found
 
 
-def _finetune(journey: Journey, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:
+def _finetune(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:
     with clock.stage("fine-tune") as advance:
         done = finetune(
             checkpoint.model,
             rows,
             tokenizer=checkpoint.tokenizer,
+            teacher=load_checkpoint(journey.checkpoint, task).model,
             settings=journey.finetuning,
             progress=lambda step, steps, loss: advance(step, steps),
         )

@@ -12,6 +12,8 @@ from benchmarks.workload import Feed, Workload, make_batches
 from export.runners.base import Runner
 from qat.errors import RecipeError
 
+_BATCHES = 9  # odd: every second call is timed, and each batch should have its turn
+
 Progress = Callable[[str], None]
 
 
@@ -40,7 +42,7 @@ def measure_latency(
 ) -> list[LatencyRow]:
     """One row a workload and runner, in that order; within a workload all runners are timed in alternation.
 
-    Each call gets the next of several batches, and in one round all runners get the same one.
+    Each call gets the next of nine batches, and in one round all runners get the same ones.
 
     Args:
         runners: opened runners; ``infer`` must block until the outputs are there.
@@ -67,7 +69,7 @@ def _measure_cell(
     runners: Sequence[Runner], workload: Workload, rows: Sequence[Sequence[int]], seconds: float
 ) -> list[LatencyRow]:
     names = sorted({name for runner in runners for name in runner.inputs})
-    feeds = make_batches(rows, workload, inputs=names)
+    feeds = make_batches(rows, workload, inputs=names, count=_BATCHES)
     calls = {str(place): _bind_feeds(runner, feeds) for place, runner in enumerate(runners)}
     samples = time_paired(calls, seconds=seconds)
     return [

@@ -58,16 +58,16 @@ def time_paired(
     """The samples of each callable, the same number of each, taken round by round: A B, B A, A B, B A, ...
 
     Every round calls each of them once, and every second round in reverse, so that a drift of the machine (clock,
-    heat, neighbours) falls on all alike. Where another one ran before, a callable first runs ``settle`` times untimed:
-    the threads of the other go on spinning for a while, and would be counted. The garbage collector rests meanwhile. A
-    callable that starts work elsewhere must wait for it before it returns.
+    heat, neighbours) falls on all alike. Where there are several, each runs ``settle`` times untimed before it is
+    timed: the threads of the one before go on spinning for a while, and would be counted. The garbage collector rests
+    meanwhile. A callable that starts work elsewhere must wait for it before it returns.
 
     Args:
         callables: what is timed, by name.
         seconds: go on for this long, to the end of a pair of rounds, and for at least 4 rounds.
         repeats: or run this many rounds.
         warmup: rounds that are run first and not kept.
-        settle: untimed calls at each change from one callable to another.
+        settle: untimed calls before each timed one; none where a single callable is timed.
 
     Raises:
         RecipeError: both or neither of ``seconds`` and ``repeats`` are given, or there is nothing to time.
@@ -79,16 +79,15 @@ def time_paired(
     if not callables:
         raise RecipeError("time_paired with no callables: expected at least one; name what to time")
     taken: dict[str, list[float]] = {name: [] for name in callables}
-    last = list(callables)[-1]
+    untimed = settle if len(callables) > 1 else 0
     with _rested_collector():
         for _ in range(warmup):
             for call in callables.values():
                 call()
         for names in _plan_rounds(list(callables), seconds, repeats):
             for name in names:
-                for _ in range(settle if name != last else 0):
+                for _ in range(untimed):
                     callables[name]()
-                last = name
                 started = time.perf_counter_ns()
                 callables[name]()
                 taken[name].append((time.perf_counter_ns() - started) / 1e6)

@@ -117,8 +117,8 @@ def _observe(quantizer: FakeQuantizer, observers: list[Observer], watch: _Watch)
         magnitudes = real_tokens(arguments[0], watch.mask, module.spec.token_axis)
         if not bool(torch.isfinite(magnitudes).all()):
             raise RangeError(
-                f"activations at '{module.name}' are not finite in batch {watch.batch}: look for NaN or infinite weights "
-                "in this layer or before it, or for broken inputs in that batch"
+                f"activations at '{module.name}' are not finite in batch {watch.batch}: look for NaN or infinite "
+                "weights in this layer or before it, or for broken inputs in that batch"
             )
         observers[module.depth].update(magnitudes)
 

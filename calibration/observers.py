@@ -6,7 +6,6 @@ A new observer is a class with ``update`` and ``amax`` here (or in its own file)
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 

@@ -51,14 +51,20 @@ def compare(
         agree = left[leading].argmax(axis=-1) == right[leading].argmax(axis=-1)
         same += int(agree.reshape(len(agree), -1).all(axis=1).sum())
         rows += len(agree)
-        largest = max(largest, *(float(np.abs(left[name] - right[name]).max()) for name in left))
+        largest = max(largest, *(_largest_difference(left[name], right[name]) for name in left))
         progress(rows)
     if rows == 0:
         raise DataError("no batches were given to compare on: at least one is needed")
     return Agreement(rows=rows, same_argmax=same / rows, largest_difference=largest)
 
 
+def _largest_difference(left: NDArray[np.generic], right: NDArray[np.generic]) -> float:
+    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())
+
+
 def _require_same_outputs(left: Arrays, right: Arrays, first: str, second: str) -> None:
     shapes = [{name: array.shape for name, array in each.items()} for each in (left, right)]
     if shapes[0] != shapes[1]:
-        raise DataError(f"the runners answer differently: {first} {shapes[0]}, {second} {shapes[1]}; give twins of one model")
+        raise DataError(
+            f"the runners answer differently: {first} {shapes[0]}, {second} {shapes[1]}; give twins of one model"
+        )

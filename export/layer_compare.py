@@ -1,8 +1,8 @@
 """Tensor-by-tensor agreement of a quantized model and its exported graph, in INT8 steps, each fed the same inputs.
 
-The graph runs once, unoptimized, and gives the levels of every QuantizeLinear. The torch model then runs once, and every
-quantizer hands on the graph's numbers instead of its own: so each stretch between two quantizers is judged alone, and one
-flipped tie does not spread.
+The graph runs once, unoptimized, and gives the levels of every QuantizeLinear. The torch model then runs once, and
+every quantizer hands on the graph's numbers instead of its own: so each stretch between two quantizers is judged alone,
+and one flipped tie does not spread.
 """
 
 from collections.abc import Iterator, Mapping
@@ -83,9 +83,7 @@ def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> Arra
     outputs = {node.name: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
     feed = {value.name: batch[value.name] for value in session.get_inputs()}
     answers = session.run(list(outputs.values()), feed)
-    return {
-        name: answer.astype(np.int16) - offsets[name] for name, answer in zip(outputs, answers, strict=True)
-    }
+    return {name: answer.astype(np.int16) - offsets[name] for name, answer in zip(outputs, answers, strict=True)}
 
 
 @contextmanager

@@ -36,9 +36,10 @@ class _NamedOutputs(nn.Module):
 
 def _translate_fake_quantize(x: Any, scale: Any, axis: int | None = None) -> Any:
     """The operator's ONNX form: a QuantizeLinear and a DequantizeLinear with INT8 zero points 0."""
-    zero = op.Cast(op.Mul(scale, 0.0), to=int(ir.DataType.INT8))
+    zero: Any = op.Cast(op.Mul(scale, 0.0), to=int(ir.DataType.INT8))
     channel = {} if axis is None else {"axis": axis}
-    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, **channel), scale, zero, **channel)
+    levels: Any = op.QuantizeLinear(x, scale, zero, **channel)
+    return op.DequantizeLinear(levels, scale, zero, **channel)
 
 
 def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
@@ -52,13 +53,19 @@ def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Seque
     refresh_weight_ranges(model)
     longest = int(model.config.max_position_embeddings)
     example = tuple(_example_input(name, longest) for name in inputs)
-    dims = {0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH), 1: torch.export.Dim("sequence", min=1, max=longest)}
+    dims = {
+        0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH),
+        1: torch.export.Dim("sequence", min=1, max=longest),
+    }
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), _quiet_exporter():
             program = torch.export.export(
-                _NamedOutputs(model, inputs, outputs), example, dynamic_shapes=(tuple(dims for _ in inputs),), strict=False
+                _NamedOutputs(model, inputs, outputs),
+                example,
+                dynamic_shapes=(tuple(dims for _ in inputs),),
+                strict=False,
             )
             exported = torch.onnx.export(
                 program,
@@ -74,7 +81,7 @@ def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Seque
     assert exported is not None
     graph: ir.Model = exported.model
     graph.producer_name, graph.producer_version = "qdq", ""
-    NameGraph({name: AXES for name in inputs})(graph)
+    NameGraph(dict.fromkeys(inputs, AXES))(graph)
     return graph
 
 

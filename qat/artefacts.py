@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -54,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     staging = _staging_folder(path)
     try:
         yield staging / path.name
-        os.replace(staging / path.name, path)
+        (staging / path.name).replace(path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

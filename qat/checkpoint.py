@@ -71,7 +71,9 @@ def read_config(folder: Path | str) -> PreTrainedConfig:
     foreign = values.get("quantization_config") or {}
     if foreign and foreign.get("quant_method") != QUANT_METHOD:
         method = foreign.get("quant_method")
-        raise CheckpointError(f"{folder} is quantized by '{method}', not by qdq: give the float checkpoint it was made from")
+        raise CheckpointError(
+            f"{folder} is quantized by '{method}', not by qdq: give the float checkpoint it was made from"
+        )
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return config
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 Advance = Callable[[int, int], None]
@@ -53,3 +53,25 @@ def format_cell(value: Any) -> str:
 def print_json(value: Mapping[str, Any]) -> None:
     """``value`` as one line of JSON, the last of standard output."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+@contextmanager
+def show_stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars on standard error, one a stage; the block gets the function that names the stage and moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                for finished in bars.values():
+                    size = bar.tasks[finished].total or 1
+                    bar.update(finished, completed=size, total=size)
+                bars[stage] = bar.add_task(escape(stage), total=None)
+            if done:
+                bar.update(bars[stage], completed=done, total=total)
+
+        yield advance
+        for finished in bars.values():
+            size = bar.tasks[finished].total or 1
+            bar.update(finished, completed=size, total=size)

@@ -2,7 +2,8 @@
 
 The arithmetic is ONNX's QuantizeLinear followed by DequantizeLinear with zero point 0 (ONNX operator specification,
 opset 19; TensorRT developer guide, "Explicit quantization"): ``clamp(round_half_even(x / scale), -128, 127) * scale``.
-The gradient is the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), zero where the value was clamped.
+The gradient is the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), zero where the value was
+clamped.
 """
 
 from typing import Any

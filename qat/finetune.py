@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from qat.batches import Collator
+from qat.distill import distillation_loss
 from qat.errors import RangeError
 from qat.layers import refresh_weight_ranges
 from qat.quantizer import quantizers_without_range
@@ -42,6 +43,8 @@ class FinetuneSettings(BaseModel):
         max_grad_norm: gradients are scaled down to this norm.
         seed: of the shuffle and of dropout.
         gradient_checkpointing: trades time for memory.
+        distillation: with a teacher, its share of the loss; the labels have the rest.
+        temperature: of the softened logits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -54,6 +57,8 @@ class FinetuneSettings(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0, strict=False)
     seed: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False
+    distillation: float = Field(default=0.9, ge=0, le=1, strict=False)
+    temperature: float = Field(default=2.0, gt=0, strict=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +72,46 @@ class Finetuning:
 
 
 class QATTrainer(Trainer):
-    """transformers' Trainer for a quantized model: refuses to start without ranges, and stores the weights' at the end."""
+    """transformers' Trainer for a quantized model: refuses to start without ranges, learns from a teacher if given one.
+
+    Args:
+        teacher: the float original; it is run without gradients on the same batches.
+        distillation: the teacher's share of the loss.
+        temperature: of the softened logits.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        teacher: PreTrainedModel | None = None,
+        distillation: float = 0.9,
+        temperature: float = 2.0,
+        **named: Any,
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self.teacher: nn.Module | None = teacher
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False).eval()
+            nn.Module.to(self.teacher, self.args.device)
+        self.distillation = distillation
+        self.temperature = temperature
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002  Trainer's own signature
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """As Trainer's, mixed with the distance to the teacher's logits where there is a teacher."""
+        if self.teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        with torch.no_grad():
+            answers = self.teacher(**{name: value for name, value in inputs.items() if name != "labels"})
+        pull = distillation_loss(outputs.logits, answers.logits, self.temperature)
+        loss = (1 - self.distillation) * loss + self.distillation * pull
+        return (loss, outputs) if return_outputs else loss
 
     def train(self, *arguments: Any, **named: Any) -> Any:
         """As Trainer's.
@@ -78,7 +122,8 @@ class QATTrainer(Trainer):
         missing = quantizers_without_range(_unwrapped(self.model))
         if missing:
             raise RangeError(
-                f"{len(missing)} quantizers have no range ({', '.join(missing[:3])}): calibrate the model before training it"
+                f"{len(missing)} quantizers have no range ({', '.join(missing[:3])}): "
+                "calibrate the model before training it"
             )
         output = super().train(*arguments, **named)
         refresh_weight_ranges(_unwrapped(self.model))
@@ -125,6 +170,7 @@ def finetune(
     rows: Encoded,
     *,
     tokenizer: PreTrainedTokenizerBase,
+    teacher: PreTrainedModel | None = None,
     settings: FinetuneSettings | None = None,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Finetuning:
@@ -134,6 +180,7 @@ def finetune(
         model: a calibrated model; it trains on the GPU where there is one.
         rows: encoded training rows with labels.
         tokenizer: knows the padding token.
+        teacher: the float original to learn from, beside the labels.
         settings: the schedule.
         progress: called after each step with the step, all steps and its loss.
 
@@ -152,11 +199,13 @@ def finetune(
             train_dataset=_RowsOfTask(rows),
             data_collator=Collator(pad_token_id=int(tokenizer.pad_token_id or 0)),
             callbacks=[reporter],
+            teacher=teacher,
+            distillation=settings.distillation,
+            temperature=settings.temperature,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    model.to(device)
-    model.eval()
+    nn.Module.to(model, device).eval()
     tenth = max(1, len(reporter.losses) // 10)
     return Finetuning(
         settings=settings,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qat.attention import ATTENTION
@@ -44,7 +45,8 @@ class QDQConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call]
         version = stored.pop("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise CheckpointError(
-                f"quantization_config has version {version!r}, this qdq reads {FORMAT_VERSION}: install the qdq that wrote it"
+                f"quantization_config has version {version!r}, this qdq reads {FORMAT_VERSION}: "
+                "install the qdq that wrote it"
             )
         if stored:
             key = sorted(stored)[0]

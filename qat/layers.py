@@ -54,7 +54,12 @@ class QuantLinear(nn.Linear):
         y = functional.linear(self.input_quantizer(x), self.quantized_weight(), self.bias)
         return cast(Tensor, self.output_quantizer(y))
 
-    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(
+        self,
+        destination: dict[str, Tensor],
+        prefix: str,
+        keep_vars: bool,  # noqa: FBT001 - torch's signature
+    ) -> None:
         if not self.weight.is_meta:  # from_pretrained asks for the keys before there are values
             self.refresh_weight_range()
         super()._save_to_state_dict(destination, prefix, keep_vars)

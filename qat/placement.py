@@ -71,7 +71,7 @@ def choose_points(activation: Activation, quantized: frozenset[Reader], recipe: 
     if left:
         stuck = ", ".join(f"{reader.module} ({reader.role})" for reader in sorted(left, key=lambda each: each.module))
         raise RecipeError(
-            f"recipe '{recipe.name}' quantizes {stuck} but not the other readers of the same tensor, and this family has "
-            "no place for that: quantize the inputs that read it as well, or leave this one float"
+            f"recipe '{recipe.name}' quantizes {stuck} but not the other readers of the same tensor, and this family "
+            "has no place for that: quantize the inputs that read it as well, or leave this one float"
         )
     return chosen

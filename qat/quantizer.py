@@ -56,7 +56,8 @@ class FakeQuantizer(nn.Module):
             RangeError: a shape that does not fit, or a value that is negative or not finite.
         """
         if amax.shape != self.amax.shape:
-            raise RangeError(f"{self.name}: a range of shape {tuple(amax.shape)} given, {tuple(self.amax.shape)} expected")
+            given, expected = tuple(amax.shape), tuple(self.amax.shape)
+            raise RangeError(f"{self.name}: a range of shape {given} given, {expected} expected")
         if not bool(torch.isfinite(amax).all()) or bool((amax < 0).any()):
             raise RangeError(f"{self.name}: amax must be finite and not negative, {amax.tolist()} given")
         with torch.no_grad():
@@ -89,11 +90,13 @@ class FakeQuantizer(nn.Module):
         if amax is not None:
             return fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis)
         if not self.has_range:
-            raise RangeError(f"quantizer '{self.name}' has no range: run qdq.calibrate (qdq calibrate) on this model first")
+            raise RangeError(
+                f"quantizer '{self.name}' has no range: run qdq.calibrate (qdq calibrate) on this model first"
+            )
         return fake_quantize(x, self.scale(), self.axis)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         self.refresh_state()
 
     def extra_repr(self) -> str:

@@ -70,7 +70,8 @@ class Recipe(BaseModel):
         elif Path(source).is_file():
             text = Path(source).read_text(encoding="utf-8", errors="replace")
         else:
-            raise RecipeError(f"recipe '{source}' is neither shipped nor a file: {suggest(str(source), shipped_recipes())}")
+            known = suggest(str(source), shipped_recipes())
+            raise RecipeError(f"recipe '{source}' is neither shipped nor a file: {known}")
         try:
             return cls.from_mapping(tomllib.loads(text), where=str(source))
         except tomllib.TOMLDecodeError as error:

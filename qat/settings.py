@@ -1,9 +1,8 @@
 """Settings on the command line: ``--set stage.name=value`` as validated values for each stage."""
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-import yaml
 
 from qat.errors import RecipeError, suggest
 
@@ -15,6 +14,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
 
     Raises:
         RecipeError: no ``=``, or a stage that does not exist.
+
+    Values are TOML's; what is none is text.
 
     >>> parse_overrides(["finetune.max_steps=120", "weights=per_channel"])
     {'finetune': {'max_steps': 120}, 'weights': {'weights': 'per_channel'}}
@@ -48,6 +49,6 @@ def require_stages(overrides: Mapping[str, object], known: Iterable[str]) -> Non
 
 def _read_value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
         return text

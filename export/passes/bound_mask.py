@@ -22,7 +22,9 @@ class BoundMask(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """The model with the bounded mask."""
-        sites = [(add, index) for softmax in nodes_of(model, "Softmax") for add, index in _mask_operands(model, softmax)]
+        sites = [
+            (add, index) for softmax in nodes_of(model, "Softmax") for add, index in _mask_operands(model, softmax)
+        ]
         if not sites:
             return ir.passes.PassResult(model, modified=False)
         mask = _build_mask(model)

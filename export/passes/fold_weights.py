@@ -1,4 +1,4 @@
-"""INT8 weights: QuantizeLinear on a weight becomes the INT8 weight itself, stored once, with only a DequantizeLinear."""
+"""INT8 weights: QuantizeLinear on a weight becomes the INT8 weight itself, stored once, behind a DequantizeLinear."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,6 +9,7 @@ from export.passes.qdq_nodes import (
     QUANTIZE,
     add_initializer,
     constant,
+    constant_shape,
     nodes_of,
     operand,
     quantizes_constant,
@@ -68,7 +69,8 @@ def quantize_weight(weight: NDArray[np.generic], scale: NDArray[np.generic], axi
     if steps.size > 1:
         steps = steps.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     levels = np.rint(weight.astype(np.float32) / steps)
-    return np.clip(levels, INT8_MIN, INT8_MAX).astype(np.int8)
+    clipped: NDArray[np.int8] = np.clip(levels, INT8_MIN, INT8_MAX).astype(np.int8)
+    return clipped
 
 
 def _fold(model: ir.Model, dequantize: ir.Node, levels: NDArray[np.int8], axis: int, name: str) -> None:
@@ -77,7 +79,7 @@ def _fold(model: ir.Model, dequantize: ir.Node, levels: NDArray[np.int8], axis: 
     transposed = bool(consumers) and all(_swaps_matrix(node) for node in consumers)
     array = levels.T if transposed else levels
     weight = add_initializer(model, name, array)
-    shape = tuple(int(size) for size in scale.shape or ())
+    shape = constant_shape(scale)
     new = ir.node(
         DEQUANTIZE,
         [weight, scale, zero_point(model, np.int8, 0, shape)],

@@ -16,6 +16,18 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     return None if tensor is None else tensor.numpy()
 
 
+def constant_shape(value: ir.Value) -> tuple[int, ...]:
+    """The shape of a value that never changes.
+
+    Raises:
+        ir.passes.PreconditionError: it does change.
+    """
+    array = constant(value)
+    if array is None:
+        raise ir.passes.PreconditionError(f"'{value.name}' is not a constant")
+    return array.shape
+
+
 def operand(node: ir.Node, index: int) -> ir.Value:
     """A node's input that must be there.
 
@@ -47,7 +59,7 @@ def add_initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> i
             return known
         name = f"{name}_{sum(each.startswith(name) for each in model.graph.initializers)}"
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value
 

@@ -8,7 +8,8 @@ from export.passes.qdq_nodes import DEQUANTIZE, QUANTIZE, nodes_of, operand, rem
 class StripQuantization(ir.passes.InPlacePass):
     """Removes fake quantization before weights are folded.
 
-    Rules: (1) what reads a DequantizeLinear reads the input of its QuantizeLinear instead; (2) what is then unread goes.
+    Rules: (1) what reads a DequantizeLinear reads the input of its QuantizeLinear instead; (2) what is then unread
+    goes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -1,4 +1,4 @@
-"""Activations as UINT8 with zero point 128: the same numbers as INT8 with 0, and the form ONNX Runtime's CPU kernels take.
+"""Activations as UINT8 with zero point 128: the numbers of INT8 with 0, in the form ONNX Runtime's CPU kernels take.
 
 With signed activations one Q/DQ pair that feeds q, k and v stays unfused, three float MatMuls a layer (measured with
 ONNX Runtime 1.31); shifted by 128 every planned MatMul becomes an integer kernel.

@@ -1,9 +1,7 @@
 """Any artefact as a runner: a checkpoint folder, an exported folder or an ONNX file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -13,8 +11,9 @@ from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint, read_config
-from qat.errors import BuildError, CheckpointError, DataError
+from qat.errors import BuildError
 from qat.tasks import Task, find_task
+from qat.tasks.record import read_task_record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +54,9 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         graph = path if path.suffix == ".onnx" else path / MODEL_FILE
         return OnnxRuntimeRunner(graph, precision=_precision_of(graph.parent), optimized=optimized, threads=threads)
-    found = _find_task(path, task)
-    model = load_checkpoint(path, found).model
-    inputs = tuple(_stored_task(path).get("inputs", ("input_ids", "attention_mask")))
-    return TorchRunner(model, inputs=inputs, outputs=found.outputs)
+    record = read_task_record(read_config(path), folder=path, given=task)
+    model = load_checkpoint(path, find_task(record.name)).model
+    return TorchRunner(model, inputs=record.inputs, outputs=record.outputs)
 
 
 def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: bool = True) -> Artefact:
@@ -71,32 +69,15 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     path = Path(artefact)
     folder = path.parent if path.suffix in (".onnx", ".engine") else path
     config = read_config(folder)
-    stored = _stored_task(folder)
-    found = _find_task(folder, task)
+    record = read_task_record(config, folder=folder, given=task)
     return Artefact(
         runner=load_runner(path, task=task, optimized=optimized),
-        task=found,
+        task=find_task(record.name),
         tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         config=config,
-        columns=dict(stored.get("columns", {})),
-        max_length=stored.get("max_length"),
+        columns=record.columns,
+        max_length=record.max_length,
     )
-
-
-def _find_task(folder: Path, given: str | None) -> Task:
-    stored = _stored_task(folder).get("name")
-    if given is None and stored is None:
-        raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
-    return find_task(str(given or stored))
-
-
-def _stored_task(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json: give a folder that qdq wrote, with its files together")
-    values = json.loads(path.read_text(encoding="utf-8")).get("quantization_config") or {}
-    task = values.get("task", {})
-    return task if isinstance(task, dict) else {}
 
 
 def _precision_of(folder: Path) -> str:

@@ -26,7 +26,7 @@ class TorchRunner:
     ) -> None:
         self.name = "torch"
         self.precision = "int8 (fake)" if is_wrapped(model) else "fp32"
-        self.inputs: Mapping[str, tuple[int | str, ...]] = {name: ("batch", "sequence") for name in inputs}
+        self.inputs: Mapping[str, tuple[int | str, ...]] = dict.fromkeys(inputs, ("batch", "sequence"))
         self._model = model
         self._outputs = outputs
         self._lock = threading.Lock()  # a shared layer keeps the depth it runs at

@@ -38,7 +38,9 @@ class Target:
         for known in self.passes:
             if known == precision:
                 return known
-        raise ExportError(f"precision '{precision}' is not one of target '{self.name}': {suggest(precision, self.passes)}")
+        raise ExportError(
+            f"precision '{precision}' is not one of target '{self.name}': {suggest(precision, self.passes)}"
+        )
 
     def require_granularity(self, weights: WeightGranularity, precision: Precision) -> None:
         """Passes when the target runs weights of this granularity.

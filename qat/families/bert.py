@@ -4,7 +4,13 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.bert.modeling_bert import BertAttention, BertLayer, BertOutput, BertSelfAttention, BertSelfOutput
+from transformers.models.bert.modeling_bert import (
+    BertAttention,
+    BertLayer,
+    BertOutput,
+    BertSelfAttention,
+    BertSelfOutput,
+)
 
 from qat.attention import QuantAttention, require_quantized_attention
 from qat.families.base import (

@@ -4,6 +4,8 @@ from qat.errors import DataError, suggest
 from qat.tasks.base import Task
 from qat.tasks.text_classification import TextClassification
 
+__all__ = ["Task", "find_task", "register_task"]
+
 _TASKS: dict[str, Task] = {}
 
 

@@ -1,0 +1,161 @@
+"""``qdq evaluate``, ``benchmark``, ``run``: figures of artefacts, and the whole journey."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.evaluate import benchmark, evaluate
+from benchmarks.evidence import summarize
+from benchmarks.journey import Journey, run_journey
+from benchmarks.latency import LatencyRow
+from benchmarks.report import make_plain
+from benchmarks.workload import parse_shapes_list
+from calibration.commands import MethodOption, read_calibration, read_recipe
+from export.commands import read_build_settings
+from qat.console import print_json, print_table, say, show_progress, show_stages
+from qat.data import parse_columns
+from qat.errors import DataError
+from qat.finetune import FinetuneSettings
+from qat.options import (
+    BatchSizeOption,
+    CheckpointArgument,
+    ColumnsOption,
+    DataOption,
+    JsonOption,
+    LimitOption,
+    MaxLengthOption,
+    OutOption,
+    RecipeOption,
+    SetOption,
+    TargetOption,
+    TaskOption,
+)
+from qat.recipe import validate_settings
+from qat.settings import parse_overrides, require_stages
+
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")]
+
+
+def evaluate_command(
+    artefact: Annotated[Path, typer.Argument(help="Checkpoint folder, exported folder, or ONNX file.")],
+    data: DataOption,
+    task: TaskOption = None,
+    columns: ColumnsOption = "",
+    max_length: MaxLengthOption = None,
+    batch_size: BatchSizeOption = 64,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score an artefact on labelled rows.
+
+    Example: qdq evaluate onnx --data validation.jsonl
+    """
+    with show_progress("evaluate") as advance:
+        found = evaluate(
+            artefact,
+            data,
+            task=task,
+            columns=parse_columns(columns) or None,
+            max_length=max_length,
+            batch_size=batch_size,
+            limit=limit,
+            progress=advance,
+        )
+    print_table(str(artefact), ("metric", "value", "rows"), [(found.metric, found.value, found.n)])
+    if as_json:
+        print_json(
+            {"artefact": str(artefact), "task": found.task, "metric": found.metric, "value": found.value, "n": found.n}
+        )
+
+
+def benchmark_command(
+    artefacts: Annotated[list[Path], typer.Argument(help="Checkpoint folders, exported folders, ONNX files.")],
+    shapes: Annotated[str, typer.Option("--shapes", help="BATCHxSEQUENCE list: 1x128,8x128.")] = "1x128,8x128",
+    data: Annotated[Path | None, typer.Option("--data", help="Texts to time on; default: the shipped sample.")] = None,
+    task: TaskOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time for one shape.")] = 5.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Time artefacts side by side on real tokens.
+
+    Example: qdq benchmark onnx finetuned --shapes 1x32,8x128
+    """
+    pairs = parse_shapes_list(shapes)
+    say(f"timing {len(artefacts)} artefacts at {len(pairs)} shapes, about {seconds * len(pairs):.0f} s")
+    options = {} if data is None else {"data": data}
+    rows = benchmark(artefacts, pairs, task=task, seconds=seconds, **options)
+    names = [str(artefact) for artefact in artefacts] * len(pairs)
+    print_table(
+        "latency in ms a batch",
+        ("artefact", "runner", "precision", "shape", "p50", "p90", "p99", "samples/s"),
+        [
+            (
+                name,
+                row.runner,
+                row.precision,
+                f"{row.batch}x{row.sequence}",
+                row.p50_ms,
+                row.p90_ms,
+                row.p99_ms,
+                row.samples_per_s,
+            )
+            for name, row in zip(names, rows, strict=True)
+        ],
+    )
+    if as_json:
+        print_json({"latency": [{"artefact": n, **asdict(row)} for n, row in zip(names, rows, strict=True)]})
+
+
+def run_command(
+    checkpoint: CheckpointArgument,
+    data: DataOption,
+    evaluation: Annotated[Path, typer.Option("--eval", help="Labelled rows to score on; never trained on.")],
+    out: OutOption,
+    task: TaskOption = None,
+    recipe: RecipeOption = "tensorrt",
+    target: TargetOption = "rtx",
+    precision: PrecisionOption = None,
+    method: MethodOption = None,
+    columns: ColumnsOption = "",
+    max_length: MaxLengthOption = None,
+    batch_size: BatchSizeOption = 32,
+    limit: LimitOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole journey: calibrate, fine-tune, export, build, measure, report.
+
+    Example: qdq run my-bert --task text-classification --data train.jsonl --eval dev.jsonl --out runs/first
+    """
+    overrides = parse_overrides(settings or [])
+    require_stages(overrides, ("weights", "calibration", "finetune", "build"))
+    if task is None:
+        raise DataError("a float checkpoint does not say its task: add --task text-classification")
+    journey = Journey(
+        checkpoint=checkpoint,
+        task=task,
+        data=data,
+        evaluation=evaluation,
+        out=out,
+        recipe=read_recipe(recipe, target, overrides.get("weights", {})),
+        target=target,
+        precision=precision,
+        columns=parse_columns(columns),
+        max_length=max_length,
+        batch_size=batch_size,
+        limit=limit,
+        calibration=read_calibration(method, overrides.get("calibration", {})),
+        finetuning=validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings"),
+        building=read_build_settings(None, None, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
+    )
+    with show_stages() as advance:
+        report = run_journey(journey, advance=advance)
+    print_table(f"{out / 'report.html'}", ("fact", "value"), summarize(report))
+    if as_json:
+        print_json(make_plain(report))
+
+
+def _milliseconds(row: LatencyRow) -> tuple[float, float, float]:
+    return row.p50_ms, row.p90_ms, row.p99_ms

@@ -1,0 +1,137 @@
+"""``qdq export``, ``build``, ``audit``, ``lint``: from a calibrated checkpoint to an engine and what it really runs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from export.engine import BuildSettings, audit, build
+from export.engine_spec import BuilderName
+from export.exported import export
+from export.lint import lint
+from qat.checkpoint import load_checkpoint, read_config
+from qat.console import print_json, print_table, show_progress
+from qat.errors import CheckpointError
+from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
+from qat.recipe import validate_settings
+from qat.settings import parse_overrides, require_stages
+from qat.tasks import find_task
+from qat.tasks.record import read_task_record
+
+FolderArgument = Annotated[Path, typer.Argument(help="Exported folder, or an ONNX file.")]
+ShapesOption = Annotated[str | None, typer.Option("--shapes", help="BATCHxSEQUENCE: smallest,usual,largest.")]
+HardwareOption = Annotated[str | None, typer.Option("--hardware", help="Compute capabilities: sm_86,sm_89,sm_120.")]
+
+
+def export_command(
+    checkpoint: CheckpointArgument,
+    out: OutOption,
+    target: Annotated[str | None, typer.Option("--target", help="Default: the one it was calibrated for.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")] = None,
+    task: TaskOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lower a calibrated checkpoint to a Q/DQ ONNX graph.
+
+    Example: qdq export finetuned --out onnx
+    """
+    record = read_task_record(read_config(checkpoint), folder=checkpoint, given=task)
+    loaded = load_checkpoint(checkpoint, find_task(record.name))
+    if loaded.quantization is None:
+        raise CheckpointError(f"{checkpoint} is a float checkpoint: run qdq calibrate on it first")
+    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision)
+    size = made.onnx_path.stat().st_size
+    print_table(
+        f"{made.onnx_path}", ("target", "precision", "MB"), [(made.target, f"int8+{made.precision}", size / 1e6)]
+    )
+    if as_json:
+        print_json({"out": str(out), "target": made.target, "precision": made.precision, "bytes": size})
+
+
+def build_command(
+    folder: FolderArgument,
+    out: OutOption,
+    builder: Annotated[BuilderName | None, typer.Option("--builder", help="tensorrt or rtx.")] = None,
+    shapes: ShapesOption = None,
+    hardware: HardwareOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the engine of an exported folder and audit it.
+
+    Example: qdq build onnx --out model.engine --shapes 1x16,8x128,32x384 --hardware sm_89
+    """
+    chosen = read_build_settings(shapes, hardware, settings)
+    with show_progress("build") as advance:
+        engine = build(
+            folder,
+            out,
+            builder=builder,
+            settings=chosen,
+            progress=lambda phase, share: advance(round(100 * share), 100),
+        )
+    show_audit(str(out), engine.audit)
+    if as_json:
+        print_json({"out": str(out), "hardware": list(engine.built.hardware), **asdict(engine.audit)})
+
+
+def audit_command(
+    artefact: Annotated[Path, typer.Argument(help="Exported folder, ONNX file, or engine file.")],
+    shapes: ShapesOption = None,
+    hardware: HardwareOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what really runs in INT8, and why the rest does not.
+
+    Example: qdq audit onnx --hardware sm_89
+    """
+    found = audit(artefact, settings=read_build_settings(shapes, hardware, settings))
+    show_audit(str(artefact), found)
+    if as_json:
+        print_json(asdict(found))
+
+
+def lint_command(
+    model: Annotated[Path, typer.Argument(help="Any ONNX file.")],
+    target: Annotated[str, typer.Option("--target", help="Whose rules: tensorrt, rtx or onnxruntime.")] = "tensorrt",
+    as_json: JsonOption = False,
+) -> None:
+    """Check any ONNX graph against the rules of its engine; exits 1 where it breaks one.
+
+    Example: qdq lint model.onnx
+    """
+    report = lint(model, target=target)
+    print_table(
+        f"{model}: {len(report.findings)} findings in {report.nodes} nodes",
+        ("severity", "rule", "node", "what to do"),
+        [(each.severity, each.rule, each.node, each.message) for each in report.findings],
+    )
+    if as_json:
+        print_json(asdict(report))
+    if any(each.severity == "error" for each in report.findings):
+        raise typer.Exit(1)
+
+
+def read_build_settings(shapes: str | None, hardware: str | None, settings: list[str] | None) -> BuildSettings:
+    """The build settings from the options and ``--set build.``; an option wins."""
+    overrides = parse_overrides(settings or [])
+    require_stages(overrides, ("build",))
+    values: dict[str, Any] = dict(overrides.get("build", {}))
+    if shapes is not None:
+        values["shapes"] = shapes
+    if hardware is not None:
+        values["hardware"] = hardware
+    if isinstance(values.get("hardware"), str):
+        values["hardware"] = tuple(part.strip() for part in values["hardware"].split(",") if part.strip())
+    return validate_settings(BuildSettings, values, where="build settings")
+
+
+def show_audit(title: str, found: Any) -> None:
+    """An audit as a table: the counts, then every product that is not INT8 with its reason."""
+    facts = {name: value for name, value in asdict(found).items() if name not in ("rows", "operations")}
+    print_table(title, ("fact", "value"), list(facts.items()))
+    lost = [row for row in found.rows if row.reason]
+    if lost:
+        print_table("not INT8", ("planned", "node", "why"), [(row.planned, row.name, row.reason) for row in lost])

@@ -1,0 +1,97 @@
+"""``qdq finetune``: a calibrated checkpoint is trained on with its quantizers in place."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from transformers import PreTrainedModel
+
+from qat.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
+from qat.console import print_json, print_table, show_progress
+from qat.data import parse_columns
+from qat.errors import CheckpointError
+from qat.finetune import FinetuneSettings, finetune
+from qat.options import (
+    CheckpointArgument,
+    ColumnsOption,
+    DataOption,
+    JsonOption,
+    LimitOption,
+    MaxLengthOption,
+    OutOption,
+    SetOption,
+    TaskOption,
+)
+from qat.recipe import validate_settings
+from qat.settings import parse_overrides, require_stages
+from qat.tasks import Task, find_task
+from qat.tasks.record import read_task_record
+
+
+def finetune_command(
+    checkpoint: CheckpointArgument,
+    data: DataOption,
+    out: OutOption,
+    task: TaskOption = None,
+    columns: ColumnsOption = "",
+    max_length: MaxLengthOption = None,
+    limit: LimitOption = None,
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Float checkpoint to learn from.")] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a calibrated checkpoint on, quantizers in place.
+
+    Example: qdq finetune calibrated --data train.jsonl --out finetuned --set finetune.max_steps=300
+    """
+    overrides = parse_overrides(settings or [])
+    require_stages(overrides, ("finetune",))
+    stage = validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings")
+    record = read_task_record(read_config(checkpoint), folder=checkpoint, given=task)
+    found = find_task(record.name)
+    loaded = load_checkpoint(checkpoint, found)
+    if loaded.quantization is None:
+        raise CheckpointError(f"{checkpoint} is a float checkpoint: run qdq calibrate on it first")
+    rows = found.load(data, columns=parse_columns(columns) or record.columns, limit=limit)
+    encoded = found.encode(
+        rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length or record.max_length
+    )
+    with show_progress("fine-tune") as advance:
+        done = finetune(
+            loaded.model,
+            encoded,
+            tokenizer=loaded.tokenizer,
+            teacher=None if teacher is None else load_teacher(teacher, found, loaded),
+            settings=stage,
+            progress=lambda step, steps, loss: advance(step, steps),
+        )
+    facts: dict[str, Any] = {
+        "finetune": stage.model_dump(),
+        "first_loss": done.first_loss,
+        "last_loss": done.last_loss,
+    }
+    save_checkpoint(loaded, out, stage="finetune", inputs={"checkpoint": checkpoint, "data": Path(data)}, facts=facts)
+    print_table(
+        f"{out}: {done.steps} steps on {len(encoded)} rows",
+        ("loss, first tenth", "loss, last tenth"),
+        [(done.first_loss, done.last_loss)],
+    )
+    if as_json:
+        print_json({"out": str(out), "steps": done.steps, "first_loss": done.first_loss, "last_loss": done.last_loss})
+
+
+def load_teacher(folder: Path, task: Task, student: Checkpoint) -> PreTrainedModel:
+    """The float model a student learns from.
+
+    Raises:
+        CheckpointError: a quantized one, or one with other labels than the student's.
+    """
+    teacher = load_checkpoint(folder, task)
+    if teacher.quantization is not None:
+        raise CheckpointError(f"--teacher {folder} is quantized: give the float checkpoint")
+    if teacher.model.config.id2label != student.model.config.id2label:
+        raise CheckpointError(
+            f"--teacher {folder} has {teacher.model.config.num_labels} labels, the student "
+            f"{student.model.config.num_labels}, or they are named otherwise: give the checkpoint it was made from"
+        )
+    return teacher.model
