@@ -1,6 +1,7 @@
 """The command line: every stage's commands under one name, and how a mistake ends."""
 
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -12,7 +13,6 @@ from qat.errors import QDQError
 
 app = typer.Typer(
     name="qdq",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Turn a BERT-family encoder checkpoint into an INT8 TensorRT engine, and prove what came out.",
 )
@@ -27,13 +27,28 @@ app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 
 
-def run() -> None:
-    """Runs the command of ``sys.argv``; a user's mistake becomes one line on standard error and exit code 2."""
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some typer carry a click of their own
+_INTERRUPTED = 130
+
+
+def run() -> NoReturn:
+    """Runs the command of ``sys.argv`` and exits; a user's mistake becomes one line on standard error and code 2."""
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except QDQError as error:
-        sys.stderr.write(f"qdq: {' '.join(str(error).split())}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(_describe_usage(error))
+    if code == _INTERRUPTED:
         sys.stderr.write("qdq: interrupted; artefacts that were finished are whole, the others were not written\n")
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _describe_usage(error: Any) -> str:
+    place = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
+    return f"{error.format_message().rstrip('.')}{place}"
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"qdq: {' '.join(message.split())}\n")
+    sys.exit(2)

@@ -9,7 +9,6 @@ import typer
 from benchmarks.evaluate import benchmark, evaluate
 from benchmarks.evidence import summarize
 from benchmarks.journey import Journey, run_journey
-from benchmarks.latency import LatencyRow
 from benchmarks.report import make_plain
 from benchmarks.workload import parse_shapes_list
 from calibration.commands import MethodOption, read_calibration, read_recipe
@@ -155,7 +154,3 @@ def run_command(
     print_table(f"{out / 'report.html'}", ("fact", "value"), summarize(report))
     if as_json:
         print_json(make_plain(report))
-
-
-def _milliseconds(row: LatencyRow) -> tuple[float, float, float]:
-    return row.p50_ms, row.p90_ms, row.p99_ms

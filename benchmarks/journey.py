@@ -15,8 +15,8 @@ from benchmarks.accuracy import Accuracy, measure_accuracy
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine
 from benchmarks.report import write_report
-from calibration.calibrate import Calibration, calibrate
 from calibration.observers import CalibrationSettings
+from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
 from export.engine import BuildSettings
 from export.exported import require_exportable, trace_model, write_exported
 from export.runners.base import Runner
@@ -24,16 +24,13 @@ from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target
-from qat.batches import iterate_batches
-from qat.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from qat.errors import CheckpointError
+from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_checkpoint
 from qat.finetune import FinetuneSettings, finetune
-from qat.huggingface import quantization_config, wrap
+from qat.huggingface import quantization_config
 from qat.recipe import Recipe
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-from qat.wrap import WrapReport
 
 Advance = Callable[[str, int, int], None]
 
@@ -105,15 +102,14 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     precision = target.choose_precision(journey.precision)
     target.require_granularity(journey.recipe.weights, precision)
     checkpoint = load_checkpoint(journey.checkpoint, task)
-    if checkpoint.quantization is not None:
-        raise CheckpointError(f"{journey.checkpoint} is quantized already: give the float checkpoint it was made from")
+    require_float(checkpoint)
     training, evaluation = (_encode(journey, task, checkpoint, path) for path in (journey.data, journey.evaluation))
     score = _scorer(journey, task, checkpoint, evaluation, clock)
 
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
     fp32 = score("score FP32", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
     with TemporaryDirectory() as folder:
-        wrapped, calibration = _calibrate(journey, task, checkpoint, training, clock)
+        calibrated = _calibrate(journey, task, checkpoint, training, clock)
         ptq = score("score calibrated", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
         _finetune(journey, task, checkpoint, training, clock)
         qat = score("score fine-tuned", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
@@ -168,8 +164,9 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
-        "ranges": [asdict(row) for row in calibration.ranges],
-        "coverage": [asdict(row) for row in wrapped.rows],
+        "ranges": [asdict(row) for row in calibrated.calibration.ranges],
+        "coverage": [asdict(row) for row in calibrated.wrapped.rows],
+        "split_neurons": [asdict(block) for block in calibrated.split],
         "environment": describe_environment(),
         "timings_s": clock.seconds,
     }
@@ -207,24 +204,23 @@ def _scorer(
 
 def _calibrate(
     journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
-) -> tuple[WrapReport, Calibration]:
-    model, settings = checkpoint.model, journey.calibration
-    report = wrap(model, journey.recipe, target=journey.target)
-    quantization_config(model).task = TaskRecord.of(task, journey.columns, journey.max_length, rows).to_dict()
-    first = Encoded(rows.features[: settings.samples], rows.max_length, rows.truncated, rows.source)
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
-    total = -(-len(first) // journey.batch_size)
+) -> CalibratedCheckpoint:
+    stage = CalibrationStage(
+        recipe=journey.recipe,
+        target=journey.target,
+        settings=journey.calibration,
+        record=TaskRecord.of(task, journey.columns, journey.max_length, rows),
+        batch_size=journey.batch_size,
+    )
     with clock.stage("calibrate") as advance:
-        batches = (b.to_tensors() for b in iterate_batches(first, batch_size=journey.batch_size, pad_token_id=pad))
-        found = calibrate(model, batches, settings=settings, progress=lambda done: advance(done, total))
-        save_checkpoint(
+        return calibrate_checkpoint(
             checkpoint,
-            journey.out / "calibrated",
-            stage="calibrate",
+            rows,
+            stage,
+            out=journey.out / "calibrated",
             inputs={"checkpoint": journey.checkpoint, "data": journey.data},
-            facts={"calibration": settings.model_dump(), "rows": found.rows, "tokens": found.tokens},
+            progress=advance,
         )
-    return report, found
 
 
 def _finetune(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from calibration.observers import OBSERVERS, CalibrationSettings, Observer, real_tokens
-from qat.errors import DataError, RangeError
+from qat.errors import CheckpointError, DataError, RangeError
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
 from qat.quantizer import FakeQuantizer, disable_quantizers, named_quantizers
@@ -41,10 +41,11 @@ class Calibration:
 
 @dataclass(slots=True)
 class _Watch:
-    """What the running batch is, for the hooks: its number and which tokens are real."""
+    """What the running batch is, for the hooks: its number and which tokens are real; and which ranges got data."""
 
     batch: int = 0
     mask: Tensor | None = None
+    seen: set[tuple[FakeQuantizer, int]] = field(default_factory=set)
 
 
 def calibrate(
@@ -84,15 +85,17 @@ def calibrate(
         for batch in batches:
             watch.batch += 1
             watch.mask = batch.get("attention_mask")
-            some = next(iter(batch.values()))
-            rows += len(some)
-            tokens += int(some.numel() if watch.mask is None else watch.mask.sum())
-            if watch.mask is not None and not bool(watch.mask.any()):
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            first = next(iter(inputs.values()))
+            real = int(first.numel() if watch.mask is None else watch.mask.sum())
+            if real == 0:
                 raise DataError(f"batch {watch.batch} holds nothing but padding: remove its empty rows")
-            model(**{name: value for name, value in batch.items() if name != "labels"})
+            rows, tokens = rows + len(first), tokens + real
+            model(**inputs)
             progress(watch.batch)
     if watch.batch == 0:
         raise DataError("no calibration batches were given: at least one is needed")
+    _require_data(observers, watch)
     for quantizer, found in observers.items():
         quantizer.set_range(torch.tensor([observer.amax() for observer in found]))
     refresh_weight_ranges(model)
@@ -121,15 +124,31 @@ def _observe(quantizer: FakeQuantizer, observers: list[Observer], watch: _Watch)
                 "weights in this layer or before it, or for broken inputs in that batch"
             )
         observers[module.depth].update(magnitudes)
+        watch.seen.add((module, module.depth))
 
     return quantizer.register_forward_pre_hook(watch_input)
 
 
+def _require_data(observers: Mapping[FakeQuantizer, list[Observer]], watch: _Watch) -> None:
+    unseen = [
+        quantizer.name + (f" (depth {depth})" if len(found) > 1 else "")
+        for quantizer, found in observers.items()
+        for depth in range(len(found))
+        if (quantizer, depth) not in watch.seen
+    ]
+    if unseen:
+        raise CheckpointError(
+            f"{len(unseen)} quantizers saw no data: {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}; "
+            "give calibration batches that reach every layer"
+        )
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
+    before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in before:
+            module.training = training

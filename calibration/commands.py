@@ -5,14 +5,12 @@ from typing import Annotated
 
 import typer
 
-from calibration.calibrate import calibrate
 from calibration.observers import CalibrationSettings
-from qat.batches import iterate_batches
-from qat.checkpoint import load_checkpoint, save_checkpoint
+from calibration.stage import CalibrationStage, calibrate_checkpoint
+from qat.checkpoint import load_checkpoint
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
-from qat.errors import CheckpointError, DataError
-from qat.huggingface import quantization_config, wrap
+from qat.errors import DataError
 from qat.options import (
     BatchSizeOption,
     CheckpointArgument,
@@ -62,22 +60,27 @@ def calibrate_command(
         raise DataError("a float checkpoint does not say its task: add --task text-classification")
     found = find_task(task)
     loaded = load_checkpoint(checkpoint, found)
-    if loaded.quantization is not None:
-        raise CheckpointError(f"{checkpoint} is quantized already: give the float checkpoint it was made from")
     names = parse_columns(columns)
     rows = found.load(data, columns=names, limit=min(limit or stage.samples, stage.samples), require_labels=False)
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
     )
-    wrap(loaded.model, chosen, target=target)
-    quantization_config(loaded.model).task = TaskRecord.of(found, names, max_length, encoded).to_dict()
-    pad = int(loaded.tokenizer.pad_token_id or 0)
-    total = -(-len(encoded) // batch_size)
     with show_progress("calibrate") as advance:
-        batches = (b.to_tensors() for b in iterate_batches(encoded, batch_size=batch_size, pad_token_id=pad))
-        result = calibrate(loaded.model, batches, settings=stage, progress=lambda done: advance(done, total))
-    facts = {"calibration": stage.model_dump(), "rows": result.rows, "tokens": result.tokens}
-    save_checkpoint(loaded, out, stage="calibrate", inputs={"checkpoint": checkpoint, "data": Path(data)}, facts=facts)
+        done = calibrate_checkpoint(
+            loaded,
+            encoded,
+            CalibrationStage(
+                recipe=chosen,
+                target=target,
+                settings=stage,
+                record=TaskRecord.of(found, names, max_length, encoded),
+                batch_size=batch_size,
+            ),
+            out=out,
+            inputs={"checkpoint": checkpoint, "data": Path(data)},
+            progress=advance,
+        )
+    result = done.calibration
     ranges = [row for row in result.ranges if row.source == "calibrated"]
     largest = sorted(ranges, key=lambda row: -row.amax)[:5]
     print_table(

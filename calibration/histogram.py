@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+_SMALLEST_LIMIT = 2.0**-100
+"""Far below every scale in use; at a smaller one the bins for each unit would leave FP32."""
+
 
 class Histogram:
     """Counts of magnitudes in equal bins over ``[0, limit)``, ``limit`` a power of two that doubles when outgrown.
@@ -33,7 +36,7 @@ class Histogram:
     def _grow(self) -> None:
         if self.largest < self.limit or self.largest == 0.0:
             return
-        wanted = 2.0 ** (math.floor(math.log2(self.largest)) + 1)
+        wanted = max(2.0 ** (math.floor(math.log2(self.largest)) + 1), _SMALLEST_LIMIT)
         if self.limit == 0.0:
             self.limit = wanted
         while self.limit < wanted:

@@ -21,6 +21,8 @@ class CalibrationSettings(BaseModel):
         method: ``max`` keeps everything; ``percentile`` clips the largest magnitudes.
         percentile: the share of magnitudes, in percent, that ``percentile`` keeps.
         samples: how many rows are read.
+        split_outliers: whether ``qdq calibrate`` and ``qdq run`` split outlier neurons before they wrap a model with
+            per-tensor weights (``qat.split``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -28,6 +30,7 @@ class CalibrationSettings(BaseModel):
     method: Method = "max"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0, strict=False)
     samples: int = Field(default=512, ge=1)
+    split_outliers: bool = True
 
 
 class Observer(Protocol):
@@ -45,6 +48,7 @@ class Observer(Protocol):
 class MaxObserver:
     """The largest magnitude seen.
 
+    >>> import torch
     >>> observer = MaxObserver()
     >>> observer.update(torch.tensor([1.0, 3.0])); observer.update(torch.tensor([2.0])); observer.amax()
     3.0
@@ -93,11 +97,11 @@ def real_tokens(x: Tensor, mask: Tensor | None, token_axis: int) -> Tensor:
         mask: ``(batch, tokens)``, non-zero where a token is real.
         token_axis: where ``x`` has its tokens.
 
+    >>> import torch
     >>> real_tokens(torch.tensor([[[1.0], [-9.0]]]), torch.tensor([[1, 0]]), 1)
     tensor([[1.]])
     """
     rows = x.detach().movedim(token_axis, 1)
     if mask is None:
         return rows.reshape(-1, 1).abs()
-    kept = rows[mask.bool()]
-    return kept.reshape(len(kept), -1).abs()
+    return rows[mask.bool()].flatten(1).abs()

@@ -135,11 +135,13 @@ def _audit_of_manifest(path: Path) -> EngineAudit:
     manifest = path.with_name(path.name + ".json")
     if not manifest.is_file():
         return unavailable_audit(f"no manifest {manifest.name} beside the engine")
-    values: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-    if values.get("engine", {}).get("hash") != hash_file(path):
+    try:
+        values: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        hashed, stored = values["engine"]["hash"], values["audit"]
+        rows = tuple(AuditRow(**{**row, "nodes": tuple(row["nodes"])}) for row in stored["rows"])
+        found = EngineAudit(**{**stored, "rows": rows})
+    except (ValueError, KeyError, TypeError):
+        return unavailable_audit(f"{manifest.name} holds no audit that can be read; build the engine again")
+    if hashed != hash_file(path):
         return unavailable_audit(f"{manifest.name} belongs to another engine")
-    stored = values.get("audit")
-    if not isinstance(stored, dict):
-        return unavailable_audit(f"{manifest.name} holds no audit")
-    rows = tuple(AuditRow(**{**row, "nodes": tuple(row["nodes"])}) for row in stored["rows"])
-    return EngineAudit(**{**stored, "rows": rows})
+    return found

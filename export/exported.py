@@ -142,6 +142,7 @@ def write_exported(
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
             "bytes": path.stat().st_size,
         }
-        source = Path(str(model.config.name_or_path))
-        write_manifest(staging, stage="export", inputs={"checkpoint": source}, facts=facts)
+        source = str(model.config.name_or_path)  # empty for a model that was never on disk
+        inputs = {"checkpoint": Path(source)} if source else {}
+        write_manifest(staging, stage="export", inputs=inputs, facts=facts)
     return ExportedModel(folder=out, target=lowering.name, precision=precision, quantized=quantized)

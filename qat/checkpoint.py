@@ -1,6 +1,7 @@
 """Checkpoints on disk: Hugging Face folders, float or quantized, read as data only and written whole."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,16 @@ class Checkpoint:
         return config if isinstance(config, QDQConfig) else None
 
 
+def require_float(checkpoint: Checkpoint) -> None:
+    """Passes for a float checkpoint.
+
+    Raises:
+        CheckpointError: it is quantized already.
+    """
+    if checkpoint.quantization is not None:
+        raise CheckpointError(f"{checkpoint.folder} is quantized already: give the float checkpoint it was made from")
+
+
 def read_config(folder: Path | str) -> PreTrainedConfig:
     """The configuration of a checkpoint folder of a supported family.
 
@@ -54,7 +65,7 @@ def read_config(folder: Path | str) -> PreTrainedConfig:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        near = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+        near = [path.parent.name for path in folder.parent.glob("*/config.json")]
         hint = f"; {suggest(folder.name, near)}" if near else ""
         raise CheckpointError(f"no checkpoint folder {folder}: give the folder of a Hugging Face checkpoint{hint}")
     path = folder / "config.json"
@@ -68,9 +79,9 @@ def read_config(folder: Path | str) -> PreTrainedConfig:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no model configuration ({error}): it needs JSON with a model_type") from error
     find_family(str(model_type))
-    foreign = values.get("quantization_config") or {}
-    if foreign and foreign.get("quant_method") != QUANT_METHOD:
-        method = foreign.get("quant_method")
+    foreign = values.get("quantization_config")
+    method = foreign.get("quant_method") if isinstance(foreign, dict) else foreign
+    if foreign and method != QUANT_METHOD:
         raise CheckpointError(
             f"{folder} is quantized by '{method}', not by qdq: give the float checkpoint it was made from"
         )
@@ -91,6 +102,11 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     try:
         model, info = task.auto_class.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{folder} holds a pickle with more in it than weights, which is not run: give a checkpoint saved as "
+            "model.safetensors"
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} cannot be loaded for {task.name}: {reason[:300]}") from error
@@ -104,6 +120,12 @@ def _require_complete(folder: Path, task: Task, info: Mapping[str, Any], model: 
     config = getattr(model.config, "quantization_config", None)
     uncalibrated = isinstance(config, QDQConfig) and config.state == "uncalibrated"
     missing = sorted(key for key in info["missing_keys"] if not (uncalibrated and key.endswith(".amax")))
+    ranges = [key for key in missing if key.endswith(".amax")]
+    if ranges:
+        raise CheckpointError(
+            f"{folder} is marked calibrated and lacks {len(ranges)} of its ranges, the first is '{ranges[0]}': "
+            "run qdq calibrate again"
+        )
     if missing:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} weights that {type(model).__name__} needs, the first is '{missing[0]}': "

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 Advance = Callable[[int, int], None]
 """Called with what is done and how much there is."""
@@ -26,16 +27,16 @@ def show_progress(label: str) -> Iterator[Advance]:
 
 def say(text: str) -> None:
     """``text`` as a line on standard error, where it does not disturb the result."""
-    Console(stderr=True, soft_wrap=True).print(escape(text), highlight=False)
+    Console(stderr=True, soft_wrap=True).print(Text(text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; what comes from data cannot format it."""
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)  # Text: no markup, no emoji codes
     for name in columns:
-        table.add_column(escape(name))
+        table.add_column(Text(name))
     for row in rows:
-        table.add_row(*(escape(format_cell(value)) for value in row))
+        table.add_row(*(Text(format_cell(value)) for value in row))
     Console().print(table)
 
 

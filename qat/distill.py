@@ -15,6 +15,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
         teacher: logits of the same rows, without gradient.
         temperature: above 1 softens.
 
+    >>> import torch
     >>> logits = torch.tensor([[2.0, 0.0]])
     >>> float(distillation_loss(logits, logits, 2.0))
     0.0

@@ -1,13 +1,13 @@
 """The errors a user can cause, and how their messages are worded.
 
-    QDQError                what was given, what was expected, what to do; the command line prints it and exits 2
-    ├── CheckpointError     a folder that is no checkpoint, an unknown family, a broken file
-    ├── RecipeError         a wrong key, a rule that matches nothing, a setting out of range
-    ├── DataError           a missing file or column, an unknown label, an empty set, a text too long
-    ├── RangeError          a quantizer without a range, non-finite activations
-    ├── ExportError         a target that cannot take this checkpoint, a graph that breaks its contract
-    ├── BuildError          an engine builder that is missing or refuses the graph
-    └── OutputError         an output path that cannot be written
+QDQError                what was given, what was expected, what to do; the command line prints it and exits 2
+├── CheckpointError     a folder that is no checkpoint, an unknown family, a broken file
+├── RecipeError         a wrong key, a rule that matches nothing, a setting out of range
+├── DataError           a missing file or column, an unknown label, an empty set, a text too long
+├── RangeError          a quantizer without a range, non-finite activations
+├── ExportError         a target that cannot take this checkpoint, a graph that breaks its contract
+├── BuildError          an engine builder that is missing or refuses the graph
+└── OutputError         an output path that cannot be written
 """
 
 from collections.abc import Iterable

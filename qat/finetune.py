@@ -2,9 +2,10 @@
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,7 @@ from transformers import (
 from qat.batches import Collator
 from qat.distill import distillation_loss
 from qat.errors import RangeError
+from qat.huggingface import quantization_config
 from qat.layers import refresh_weight_ranges
 from qat.quantizer import quantizers_without_range
 from qat.tasks.base import Encoded, Feature
@@ -43,11 +45,12 @@ class FinetuneSettings(BaseModel):
         max_grad_norm: gradients are scaled down to this norm.
         seed: of the shuffle and of dropout.
         gradient_checkpointing: trades time for memory.
+        dropout: while training, in place of the checkpoint's own; the rounding noise regularizes enough.
         distillation: with a teacher, its share of the loss; the labels have the rest.
         temperature: of the softened logits.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     max_steps: int = Field(default=200, ge=1)
     learning_rate: float = Field(default=2e-5, gt=0, strict=False)
@@ -57,6 +60,7 @@ class FinetuneSettings(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0, strict=False)
     seed: int = Field(default=0, ge=0)
     gradient_checkpointing: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1, strict=False)
     distillation: float = Field(default=0.9, ge=0, le=1, strict=False)
     temperature: float = Field(default=2.0, gt=0, strict=False)
 
@@ -93,6 +97,8 @@ class QATTrainer(Trainer):
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval()
             nn.Module.to(self.teacher, self.args.device)
+            # both shares are means over a batch: Trainer must not scale one by the number of processes or micro-batches
+            self.model_accepts_loss_kwargs = False
         self.distillation = distillation
         self.temperature = temperature
 
@@ -117,8 +123,10 @@ class QATTrainer(Trainer):
         """As Trainer's.
 
         Raises:
+            CheckpointError: the model is not quantized.
             RangeError: quantizers without a range, by name.
         """
+        quantization_config(cast(PreTrainedModel, _unwrapped(self.model)))
         missing = quantizers_without_range(_unwrapped(self.model))
         if missing:
             raise RangeError(
@@ -185,6 +193,7 @@ def finetune(
         progress: called after each step with the step, all steps and its loss.
 
     Raises:
+        CheckpointError: the model is not quantized.
         RangeError: quantizers without a range, or a loss that is not finite.
     """
     settings = settings or FinetuneSettings()
@@ -192,7 +201,7 @@ def finetune(
     device = model.device
     if settings.gradient_checkpointing:
         enable_checkpointing(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _dropping(model, settings.dropout):
         trainer = QATTrainer(
             model=model,
             args=_training_arguments(settings, folder),
@@ -213,6 +222,18 @@ def finetune(
         first_loss=sum(reporter.losses[:tenth]) / tenth,
         last_loss=sum(reporter.losses[-tenth:]) / tenth,
     )
+
+
+@contextmanager
+def _dropping(model: nn.Module, share: float) -> Iterator[None]:
+    before = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module, _ in before:
+        module.p = share
+    try:
+        yield
+    finally:
+        for module, own in before:
+            module.p = own
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:

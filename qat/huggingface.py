@@ -19,11 +19,12 @@ from qat.wrap import WrapReport, convert_model, restore_model
 
 QUANT_METHOD = "qdq"
 FORMAT_VERSION = 1
+_RANGES = "amax"
 State = Literal["uncalibrated", "calibrated"]
 
 
 @register_quantization_config(QUANT_METHOD)
-class QDQConfig(QuantizationConfigMixin):  # type: ignore[no-untyped-call]
+class QDQConfig(QuantizationConfigMixin):
     """What ``config.json`` remembers of a quantized model under ``quantization_config``.
 
     Args:
@@ -86,14 +87,17 @@ class QDQHfQuantizer(HfQuantizer):
     """Wraps a model before its weights are loaded, and sets afterwards what the file did not hold."""
 
     quantization_config: QDQConfig
+    float_attention = "sdpa"
+    """The attention implementation that ``unwrap`` gives back."""
 
     def update_attn_implementation(self, config: PretrainedConfig) -> PretrainedConfig:
         """The configuration with our attention chosen; it is not saved, so every load sets it."""
+        self.float_attention = config._attn_implementation or self.float_attention
         config._attn_implementation = ATTENTION
         return config
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
-        model.quantization_report = convert_model(model, self.quantization_config.recipe)
+        cast(Any, model).quantization_report = convert_model(model, self.quantization_config.recipe)
         keep_ranges_in_fp32(model)
         if self.quantization_config.state == "uncalibrated":
             model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or ()), r"\.amax$"]
@@ -129,7 +133,7 @@ class QDQHfQuantizer(HfQuantizer):
 
 def keep_ranges_in_fp32(model: PreTrainedModel) -> None:
     """Makes ``dtype=`` leave the ranges alone."""
-    model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ()), "amax"}
+    model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ()), _RANGES}
 
 
 def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: str = "rtx") -> WrapReport:
@@ -145,22 +149,32 @@ def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: s
         RecipeError: no such recipe, or one that does not fit the model.
     """
     config = QDQConfig(recipe=recipe, target=target)
+    quantizer = QDQHfQuantizer(config, pre_quantized=False)
+    quantizer.float_attention = model.config._attn_implementation
     report = convert_model(model, config.recipe)
     keep_ranges_in_fp32(model)
-    quantizer = QDQHfQuantizer(config, pre_quantized=False)
-    model.hf_quantizer = quantizer
-    model.is_quantized = True
-    model.quantization_method = QUANT_METHOD
-    model.config.quantization_config = config
-    model.quantization_report = report
+    quantized: Any = model
+    quantized.hf_quantizer = quantizer
+    quantized.is_quantized = True
+    quantized.quantization_method = QUANT_METHOD
+    quantized.config.quantization_config = config
+    quantized.quantization_report = report
     return report
 
 
 def unwrap(model: PreTrainedModel) -> PreTrainedModel:
-    """The float model again, in place: the weights as training left them, no quantizer, transformers' own attention."""
-    restore_model(model)
-    cast(QDQHfQuantizer, model.hf_quantizer).remove_quantization_config(model)
+    """The float model again, in place: the weights as training left them, no quantizer, the attention it had.
+
+    Raises:
+        CheckpointError: the model is not quantized by qdq.
+    """
+    quantization_config(model)
+    quantizer: Any = model.hf_quantizer
+    restore_model(model, quantizer.float_attention)
+    quantizer.remove_quantization_config(model)
+    model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ())} - {_RANGES}
     model.config._is_quantized = False
+    del model.quantization_report
     return model
 
 

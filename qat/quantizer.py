@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,12 +89,12 @@ class FakeQuantizer(nn.Module):
         if not self.enabled:
             return x
         if amax is not None:
-            return fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis)
+            return cast(Tensor, fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis))
         if not self.has_range:
             raise RangeError(
                 f"quantizer '{self.name}' has no range: run qdq.calibrate (qdq calibrate) on this model first"
             )
-        return fake_quantize(x, self.scale(), self.axis)
+        return cast(Tensor, fake_quantize(x, self.scale(), self.axis))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -1,6 +1,6 @@
 """Wrapping: a float model's inner modules become quantized ones, in place, and the way back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -75,12 +75,12 @@ def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
         for group in plan.weights:
             _fill_weights(model, [path for path in group if Reader(path, "weight") in quantized], recipe)
     _set_attention(model, ATTENTION)
-    _name_unsplittable(model, family)
+    _set_training_flags(model, family)
     return WrapReport(rows=tuple(_coverage(model, layers, decisions)))
 
 
-def restore_model(model: PreTrainedModel) -> None:
-    """``model`` as it was before wrapping, its weights as they are now."""
+def restore_model(model: PreTrainedModel, implementation: str) -> None:
+    """``model`` as it was before wrapping, its weights as they are now, with the attention ``implementation``."""
     family = find_family(model.config.model_type)
     float_class = {quant: plain for plain, quant in {**family.swaps, **family.outer_swaps}.items()}
     slots = family.all_slots()
@@ -91,7 +91,8 @@ def restore_model(model: PreTrainedModel) -> None:
             if isinstance(module, QuantLinear):
                 del module.partners
             module.__class__ = float_class[type(module)]
-    _set_attention(model, "sdpa")
+    _set_attention(model, implementation)
+    _restore_training_flags(model, family)
 
 
 def is_wrapped(model: nn.Module) -> bool:
@@ -141,12 +142,22 @@ def _set_attention(model: PreTrainedModel, implementation: str) -> None:
             config._attn_implementation = implementation
 
 
-def _name_unsplittable(model: PreTrainedModel, family: Family) -> None:
+def _set_training_flags(model: PreTrainedModel, family: Family) -> None:
     names = {plain.__name__: quant.__name__ for plain, quant in family.swaps.items()}
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            module._no_split_modules = sorted({names.get(name, name) for name in module._no_split_modules or ()})
-            module.supports_gradient_checkpointing = True
+    for module in _pretrained_modules(model):
+        module._no_split_modules = {names.get(name, name) for name in module._no_split_modules or ()}
+        module.supports_gradient_checkpointing = True
+
+
+def _restore_training_flags(model: PreTrainedModel, family: Family) -> None:
+    names = {quant.__name__: plain.__name__ for plain, quant in family.swaps.items()}
+    for module in _pretrained_modules(model):
+        module._no_split_modules = {names.get(name, name) for name in module._no_split_modules or ()}
+        vars(module).pop("supports_gradient_checkpointing", None)
+
+
+def _pretrained_modules(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    return (module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
 def _coverage(

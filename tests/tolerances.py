@@ -12,3 +12,23 @@ class Tolerance(NamedTuple):
 
     value: float
     reason: str
+
+
+PADDING = Tolerance(1e-5, "a wider batch lets the matmuls add the same products in another order")
+DISTILLATION = Tolerance(1e-5, "FP32 logarithms and exponentials against the FP64 oracle")
+MICRO_BATCHES = Tolerance(1e-2, "another summation order moves a few activations over a rounding tie")
+PACKED = Tolerance(1e-5, "one wide FP32 matmul against three narrow ones adds the same products in another order")
+
+
+GRAPH_FP32 = Tolerance(1e-5, "FP32 sums in another order give 6e-7 of the largest logit; ten times that, rounded up")
+FLIPPED_ROWS = Tolerance(
+    1, "rows of a comparison in which one INT8 rounding tie fell the other way and moved the logits"
+)
+TIE = Tolerance(
+    1e-5, "two engines may round a value apart only where it lies this close to a tie, relative to its range"
+)
+TIE_FP16 = Tolerance(2e-3, "the same in FP16: the four roundings of 2^-11 that lie between two quantizers")
+FLOAT_FP16 = Tolerance(
+    1e-2, "logits of a float graph in FP16: roundings of 2^-11 through three layers of random weights"
+)
+HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most, about what INT8 itself costs again")

@@ -7,7 +7,7 @@ score at -10000 has probability exactly 0 after the softmax, in FP16 and FP32, a
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.qdq_nodes import add_initializer, nodes_of, operand, remove_dead
+from export.passes.qdq_nodes import add_initializer, constant, nodes_of, operand, remove_dead
 
 MASKED_SCORE = -10000.0
 MASK_INPUT = "attention_mask"
@@ -45,7 +45,15 @@ def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int
     add = operand(softmax, 0).producer()
     if add is None or add.op_type != "Add":
         return []
-    return [(add, index) for index in (0, 1) if _depends_only_on_mask(operand(add, index))]
+    masks = [(add, index) for index in (0, 1) if _depends_only_on_mask(operand(add, index))]
+    return [(add, index) for add, index in masks if not _is_bounded(operand(add, index))]
+
+
+def _is_bounded(mask: ir.Value) -> bool:
+    shaped = mask.producer()
+    scores = operand(shaped, 0).producer() if shaped is not None and shaped.op_type == "Unsqueeze" else None
+    lowest = constant(operand(scores, 1)) if scores is not None and scores.op_type == "Mul" else None
+    return lowest is not None and lowest.size == 1 and float(lowest) == MASKED_SCORE
 
 
 def _depends_only_on_mask(value: ir.Value) -> bool:

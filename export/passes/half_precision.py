@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.qdq_nodes import constant, nodes_of
+from export.passes.qdq_nodes import DEQUANTIZE, QUANTIZE, constant, nodes_of, operand
 
 FP16_MAX = 65504.0
 
@@ -17,17 +17,27 @@ class HalfPrecision(ir.passes.InPlacePass):
     """
 
     def requires(self, model: ir.Model) -> None:
-        """Every FP32 constant is finite and fits FP16."""
+        """Every FP32 constant is finite and fits FP16, every scale is an FP16 value."""
         for value in model.graph.initializers.values():
             array = constant(value)
-            if array is not None and array.dtype == np.float32 and array.size and float(np.abs(array).max()) > FP16_MAX:
+            if array is None or array.dtype != np.float32 or not array.size:
+                continue
+            largest = float(np.abs(array).max())
+            if not largest <= FP16_MAX:  # NaN as well
                 raise ir.passes.PreconditionError(
-                    f"'{value.name}' holds {float(np.abs(array).max()):.4g}, beyond FP16's {FP16_MAX:.0f}: "
-                    "export with --precision fp32"
+                    f"'{value.name}' holds {largest:.4g}, beyond FP16's {FP16_MAX:.0f}: export with --precision fp32"
+                )
+        for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
+            scale = constant(operand(node, 1))
+            if scale is not None and not np.array_equal(scale, scale.astype(np.float16)):
+                raise ir.passes.PreconditionError(
+                    f"the scale of '{node.name}' is no FP16 value and would change: export with --precision fp32, "
+                    "or calibrate again"
                 )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """The model in FP16."""
+        before = [value.dtype for value in _values(model)]
         for value in list(model.graph.initializers.values()):
             array = constant(value)
             if array is not None and array.dtype == np.float32:
@@ -38,14 +48,19 @@ class HalfPrecision(ir.passes.InPlacePass):
             for output in node.outputs:
                 if output.dtype == ir.DataType.FLOAT:
                     output.type = ir.TensorType(ir.DataType.FLOAT16)
+        modified = before != [value.dtype for value in _values(model)]
         _restore_outputs(model)
-        return ir.passes.PassResult(model, modified=True)
+        return ir.passes.PassResult(model, modified=modified)
 
     def ensures(self, model: ir.Model) -> None:
-        """LayerNormalization computes its statistics in FP32; no scale lost a digit."""
+        """LayerNormalization computes its statistics in FP32."""
         for node in nodes_of(model, "LayerNormalization"):
             if node.attributes.get_int("stash_type", 1) != int(ir.DataType.FLOAT):
                 raise ir.passes.PostconditionError(f"'{node.name}' would square in FP16")
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.initializers.values(), *(output for node in model.graph for output in node.outputs)]
 
 
 def _convert_attributes(node: ir.Node) -> None:

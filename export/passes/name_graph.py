@@ -23,6 +23,7 @@ class NameGraph(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """The model renamed."""
+        before = _names(model)
         renamed: dict[str, str] = {}
         for value in model.graph.inputs:
             for dim, name in zip(value.shape or (), self.axes.get(value.name or "", ()), strict=False):
@@ -36,7 +37,7 @@ class NameGraph(ir.passes.InPlacePass):
             name = f"{module_path(node)}/{node.op_type}"
             node.name = name if seen[name] == 0 else f"{name}_{seen[name]}"
             seen[name] += 1
-        return ir.passes.PassResult(model, modified=True)
+        return ir.passes.PassResult(model, modified=_names(model) != before)
 
     def ensures(self, model: ir.Model) -> None:
         """Every node has a name of its own, every input the axes asked for."""
@@ -56,6 +57,10 @@ def _rename(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.Symbol
     if isinstance(dim, int) or dim.value is None:
         return dim
     return ir.SymbolicDim(names.get(dim.value, dim.value))
+
+
+def _names(model: ir.Model) -> list[str | None]:
+    return [*(node.name for node in model.graph), *(str(value.shape) for value in _values(model))]
 
 
 def _values(model: ir.Model) -> list[ir.Value]:

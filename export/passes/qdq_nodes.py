@@ -1,6 +1,7 @@
 """What passes ask of a graph with QuantizeLinear and DequantizeLinear: constants, scales, who feeds what."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -57,8 +58,8 @@ def add_initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> i
         present = constant(known)
         if present is not None and present.dtype == array.dtype and np.array_equal(present, array):
             return known
-        name = f"{name}_{sum(each.startswith(name) for each in model.graph.initializers)}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        name = next(free for n in count(1) if (free := f"{name}_{n}") not in model.graph.initializers)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would make a scalar a vector
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     return value

@@ -19,7 +19,7 @@ class UnsignedActivations(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """The model with unsigned activations."""
-        shifted = list(nodes_of(model, QUANTIZE))
+        shifted = [node for node in nodes_of(model, QUANTIZE) if not _is_shifted(node)]
         for quantize in shifted:
             middle = zero_point(model, np.uint8, 128, ())
             quantize.replace_input_with(2, middle)
@@ -36,3 +36,8 @@ class UnsignedActivations(ir.passes.InPlacePass):
                 raise ir.passes.PreconditionError(f"'{node.name}' is not a per-tensor activation: fold weights first")
             if any(use.node.op_type != DEQUANTIZE for use in node.outputs[0].uses()):
                 raise ir.passes.PreconditionError(f"'{node.name}' feeds something else than DequantizeLinear")
+
+
+def _is_shifted(quantize: ir.Node) -> bool:
+    middle = constant(operand(quantize, 2))
+    return middle is not None and middle.dtype == np.uint8 and bool((middle == 128).all())

@@ -49,8 +49,7 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
         BuildError: an engine, which needs its GPU.
     """
     path = Path(artefact)
-    if path.suffix == ".engine":
-        raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; evaluate the exported folder here")
+    _refuse_engine(path)
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         graph = path if path.suffix == ".onnx" else path / MODEL_FILE
         return OnnxRuntimeRunner(graph, precision=_precision_of(graph.parent), optimized=optimized, threads=threads)
@@ -65,9 +64,11 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     Raises:
         CheckpointError: no such artefact, or one without its tokenizer and configuration beside it.
         DataError: a float checkpoint and no task.
+        BuildError: an engine, which needs its GPU.
     """
     path = Path(artefact)
-    folder = path.parent if path.suffix in (".onnx", ".engine") else path
+    _refuse_engine(path)
+    folder = path.parent if path.suffix == ".onnx" else path
     config = read_config(folder)
     record = read_task_record(config, folder=folder, given=task)
     return Artefact(
@@ -78,6 +79,11 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
         columns=record.columns,
         max_length=record.max_length,
     )
+
+
+def _refuse_engine(path: Path) -> None:
+    if path.suffix == ".engine":
+        raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
 
 
 def _precision_of(folder: Path) -> str:

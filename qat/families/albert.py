@@ -1,7 +1,7 @@
 """ALBERT: one layer run many times; its weights are shared, its activation ranges are one a depth."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -49,7 +49,7 @@ class QuantAlbertLayer(GradientCheckpointingLayer, AlbertLayer):
         """As the float module's, with the ranges of pass ``depth`` (its argument, so that recomputing repeats it)."""
         for quantizer in depth_quantizers(self):
             quantizer.depth = depth
-        return cast(Tensor, super().forward(hidden_states, *args, **kwargs))
+        return super().forward(hidden_states, *args, **kwargs)
 
 
 class QuantAlbertTransformer(AlbertTransformer):
@@ -134,5 +134,6 @@ ALBERT = register_family(
             ),
         },
         plan=plan_layer,
+        feed_forward=lambda name: (f"{name}.ffn", f"{name}.ffn_output"),
     )
 )

@@ -72,6 +72,7 @@ class Family:
         outer_swaps: the same for inner modules around the layers (never the PreTrainedModel).
         slots: the slots each quantized class gains.
         plan: the plan of one layer, from its path, itself and its model.
+        feed_forward: the paths of a layer's two feed-forward Linears, from the layer's path.
     """
 
     model_type: str
@@ -80,6 +81,7 @@ class Family:
     swaps: Mapping[type[nn.Module], type[nn.Module]]
     slots: Mapping[type[nn.Module], tuple[str, ...]]
     plan: Callable[[str, nn.Module, PreTrainedModel], LayerPlan]
+    feed_forward: Callable[[str], tuple[str, str]]
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
 
     def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:

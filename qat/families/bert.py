@@ -33,7 +33,10 @@ class QuantBertSelfAttention(QuantAttention, BertSelfAttention):
 
     hidden_quantizer: Slot
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    # upstream's annotation says one tensor, it returns two
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """As the float module's."""
         require_quantized_attention(self.config._attn_implementation)
         return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
@@ -44,7 +47,9 @@ class QuantBertAttention(BertAttention):
 
     hidden_quantizer: Slot
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """As the float module's."""
         return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
 
@@ -56,7 +61,7 @@ class QuantBertSelfOutput(BertSelfOutput):
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """As the float module's."""
-        return cast(Tensor, super().forward(hidden_states, self.residual_quantizer(input_tensor)))
+        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
 
 
 class QuantBertOutput(BertOutput):
@@ -66,7 +71,7 @@ class QuantBertOutput(BertOutput):
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """As the float module's."""
-        return cast(Tensor, super().forward(hidden_states, self.residual_quantizer(input_tensor)))
+        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
 
 
 class QuantBertLayer(BertLayer):
@@ -76,7 +81,7 @@ class QuantBertLayer(BertLayer):
 
     def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
         """As the float module's."""
-        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))
+        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))  # type: ignore[no-untyped-call]
 
 
 def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
@@ -142,5 +147,6 @@ BERT = register_family(
             QuantBertLayer: ("ffn_quantizer",),
         },
         plan=plan_layer,
+        feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
     )
 )

@@ -50,12 +50,14 @@ def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | Non
         CheckpointError: a record that is not one.
     """
     stored = getattr(config, "quantization_config", None)
-    values = dict(stored).get("task", {}) if stored else {}
-    name = given or values.get("name")
-    if name is None:
-        raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
+    values = (dict(stored).get("task") or {}) if stored else {}
     try:
+        name = given or dict(values).get("name")
+        if name is None:
+            raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
         record = TaskRecord(**{**values, "name": str(name)})
-    except TypeError as error:
-        raise CheckpointError(f"{folder}/config.json: quantization_config.task is damaged ({error})") from error
-    return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs))
+        return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json: quantization_config.task is damaged ({error}): calibrate the float checkpoint again"
+        ) from error

@@ -1,0 +1,81 @@
+"""The calibration stage: a loaded float checkpoint is split where it helps, wrapped, calibrated and written."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from calibration.calibrate import Calibration, calibrate
+from calibration.observers import CalibrationSettings
+from qat.batches import iterate_batches
+from qat.checkpoint import Checkpoint, require_float, save_checkpoint
+from qat.huggingface import quantization_config, wrap
+from qat.recipe import Recipe
+from qat.split import SplitBlock, split_outlier_neurons
+from qat.tasks.base import Encoded
+from qat.tasks.record import TaskRecord
+from qat.wrap import WrapReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationStage:
+    """What to do: how to quantize, for which engine, how to find ranges, and what the folder is to remember."""
+
+    recipe: Recipe
+    target: str
+    settings: CalibrationSettings
+    record: TaskRecord
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibratedCheckpoint:
+    """What it did: the wrapping report, the ranges, and the blocks whose outlier neurons were split."""
+
+    wrapped: WrapReport
+    calibration: Calibration
+    split: tuple[SplitBlock, ...]
+
+
+def calibrate_checkpoint(
+    checkpoint: Checkpoint,
+    rows: Encoded,
+    stage: CalibrationStage,
+    *,
+    out: Path,
+    inputs: Mapping[str, Path],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> CalibratedCheckpoint:
+    """What became of ``checkpoint``, which is calibrated in place and written to ``out``.
+
+    Args:
+        checkpoint: a float checkpoint.
+        rows: encoded rows; the first ``settings.samples`` are read.
+        stage: the recipe and its settings.
+        out: the calibrated folder.
+        inputs: what the manifest names as its inputs, by role.
+        progress: called with the batches done and all batches.
+
+    Raises:
+        CheckpointError: the checkpoint is quantized already.
+        RangeError: activations that are not finite.
+        OutputError: ``out`` cannot be written.
+    """
+    model, settings = checkpoint.model, stage.settings
+    require_float(checkpoint)
+    wanted = settings.split_outliers and stage.recipe.weights == "per_tensor"
+    split = split_outlier_neurons(model) if wanted else ()
+    wrapped = wrap(model, stage.recipe, target=stage.target)
+    quantization_config(model).task = stage.record.to_dict()
+    first = replace(rows, features=rows.features[: settings.samples])
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    total = -(-len(first) // stage.batch_size)
+    batches = (b.to_tensors() for b in iterate_batches(first, batch_size=stage.batch_size, pad_token_id=pad))
+    found = calibrate(model, batches, settings=settings, progress=lambda done: progress(done, total))
+    facts = {
+        "calibration": settings.model_dump(),
+        "rows": found.rows,
+        "tokens": found.tokens,
+        "split": [asdict(block) for block in split],
+    }
+    save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts)
+    return CalibratedCheckpoint(wrapped=wrapped, calibration=found, split=split)

@@ -1,0 +1,118 @@
+"""Operators that an engine does not import, or that it runs better in another form."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from export.lint_rules.base import TENSORRT, Issue, error, rule, warning
+from export.lint_rules.graph import LintGraph, input_of, is_constant, is_half, name_of, producer_of, readers_of
+from export.passes.qdq_nodes import DEQUANTIZE, QUANTIZE
+
+INTEGER = frozenset(
+    {"MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+     "DynamicQuantizeLSTM", "QAttention", "QGemm", "QEmbedLayerNormalization"}
+)  # fmt: skip
+
+
+@rule("int32-dequantize", targets=TENSORRT)
+def check_int32(graph: LintGraph) -> Iterator[Issue]:
+    """Biases stay float."""
+    for node in graph.of_type(DEQUANTIZE):
+        value = input_of(node, 0)
+        if value is not None and value.dtype == ir.DataType.INT32:
+            yield error(
+                node,
+                f"'{value.name}' is dequantized from int32 (a bias), which {graph.engine} refuses; "
+                "keep the bias float, without a DequantizeLinear",
+            )
+
+
+@rule("integer-operator", targets=TENSORRT)
+def check_integer(graph: LintGraph) -> Iterator[Issue]:
+    """INT8 is imported from QuantizeLinear and DequantizeLinear only."""
+    for node in graph.nodes:
+        if node.op_type in INTEGER or node.op_type.startswith("QLinear"):
+            yield error(
+                node,
+                f"{graph.engine} has no {node.op_type}: it makes INT8 kernels only from QuantizeLinear and "
+                "DequantizeLinear around float operators; export in the QDQ format with static ranges",
+            )
+
+
+@rule("layer-norm", targets=TENSORRT)
+def check_layer_normalization(graph: LintGraph) -> Iterator[Issue]:
+    """A normalization is one operator."""
+    for root in graph.of_type("Sqrt"):
+        square = _find_square(root)
+        if square is None:
+            continue
+        divide = next((each for each in readers_of(root) if each.op_type in ("Div", "Reciprocal")), root)
+        wrong = "a layer normalization is spelled out as ReduceMean, Pow, Sqrt and Div"
+        remedy = "export it with opset 17 or later, as one LayerNormalization"
+        if is_half(square.outputs[0]):
+            yield error(
+                divide,
+                f"{wrong}: '{name_of(square)}' squares in {square.outputs[0].dtype}, where FP16 overflows from 256 on; "
+                f"{remedy}, which {graph.engine} computes in FP32",
+            )
+        else:
+            yield warning(
+                divide, f"{wrong}: {graph.engine} fuses the one operator and keeps its statistics in FP32; {remedy}"
+            )
+
+
+def _find_square(root: ir.Node) -> ir.Node | None:
+    """The square of ``x - mean(x)`` under a root of its mean."""
+    below = _skip_casts(input_of(root, 0))
+    add = producer_of(below, "Add")
+    candidates = [below] if add is None else [_skip_casts(each) for each in add.inputs]
+    for candidate in candidates:
+        mean = producer_of(candidate, "ReduceMean")
+        square = None if mean is None else producer_of(_skip_casts(input_of(mean, 0)), "Pow", "Mul")
+        centred = None if square is None else producer_of(_skip_casts(input_of(square, 0)), "Sub")
+        if centred is not None and any(producer_of(_skip_casts(each), "ReduceMean") for each in centred.inputs):
+            return square
+    return None
+
+
+def _skip_casts(value: ir.Value | None) -> ir.Value | None:
+    while (node := producer_of(value, "Cast")) is not None:
+        value = input_of(node, 0)
+    return value
+
+
+@rule("cast-sandwich")
+def check_casts(graph: LintGraph) -> Iterator[Issue]:
+    """No casts inside or around a quantizer."""
+    for node in graph.of_type(QUANTIZE):
+        inside = [each for each in readers_of(node) if each.op_type == "Cast"]
+        for between in inside:
+            if any(reader.op_type == DEQUANTIZE for reader in readers_of(between)):
+                yield warning(
+                    node,
+                    f"'{name_of(between)}' casts between QuantizeLinear and DequantizeLinear: {graph.engine} makes "
+                    "INT8 of two that stand side by side, and may refuse the cast; remove it",
+                )
+        cast = producer_of(input_of(node, 0), "Cast")
+        pairs = [each for each in readers_of(node) if each.op_type == DEQUANTIZE]
+        if cast is None or is_constant(input_of(cast, 0)) or not _widens(cast):
+            continue
+        if any(_narrows(reader) for pair in pairs for reader in readers_of(pair)):
+            yield warning(
+                node,
+                f"the pair stands between two casts (half to float before it, '{name_of(cast)}', and back after it): "
+                f"what {graph.engine} does not fold moves as FP32; store the scale in half precision (opset 19) and "
+                "remove both casts",
+            )
+
+
+def _widens(cast: ir.Node) -> bool:
+    source = input_of(cast, 0)
+    unknown = source is None or source.dtype is None
+    return cast.attributes["to"].as_int() == ir.DataType.FLOAT and (unknown or is_half(source))
+
+
+def _narrows(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and node.domain == "" and ir.DataType(node.attributes["to"].as_int()).name in (
+        "FLOAT16", "BFLOAT16",
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Products: what keeps a matrix product or convolution from running in INT8, or in FP16."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from export.lint_rules.base import TENSORRT, Issue, error, rule, warning
+from export.lint_rules.graph import PRODUCTS, LintGraph, dequantizer_of, input_of, is_constant, name_of, size_of
+from export.lint_rules.parameters import SCALE
+
+
+@rule("missing-partner")
+def check_partner(graph: LintGraph) -> Iterator[Issue]:
+    """Both operands are dequantized, or none; the halves of an attention have their own rule."""
+    for node in graph.of_type(*PRODUCTS):
+        operands = node.inputs[:2]
+        left = [each for each in operands if dequantizer_of(each) is None]
+        if len(left) != 1 or name_of(node) in graph.products.halves:
+            continue
+        kind = "weight" if is_constant(left[0]) else "activation"
+        name = left[0].name if left[0] is not None else ""
+        yield warning(
+            node,
+            f"one operand of {node.op_type} is dequantized, the {kind} '{name}' is not, so {graph.engine} multiplies "
+            f"in float; quantize the {kind} too, or leave both float",
+        )
+
+
+@rule("per-channel-half-scale", targets=("rtx",))
+def check_accumulators(graph: LintGraph) -> Iterator[Issue]:
+    """INT8 products with FP16 scales a channel leave their accumulators unscaled."""
+    for node in graph.of_type("MatMul", "Gemm"):
+        found = [dequantizer_of(each) for each in node.inputs[:2]]
+        weights = [each for each in found if each is not None and is_constant(input_of(each, 0))]
+        if not weights or None in found:
+            continue
+        scale = input_of(weights[0], SCALE)
+        size = size_of(scale)
+        if scale is not None and scale.dtype == ir.DataType.FLOAT16 and size is not None and size > 1:
+            yield error(
+                node,
+                f"the weight has {size} FP16 scales: {graph.engine} writes the product before it is scaled, as FP16, "
+                "which overflows above 65504; quantize weights per tensor "
+                "(qdq calibrate --target rtx), or give them FP32 scales and a Cast",
+            )
+
+
+@rule("float32-graph", targets=TENSORRT)
+def check_precision(graph: LintGraph) -> Iterator[Issue]:
+    """TensorRT 11 computes in the types that the graph has."""
+    products = list(graph.of_type(*PRODUCTS))
+    if products and all(node.outputs[0].dtype == ir.DataType.FLOAT for node in products):
+        yield warning(
+            products[0],
+            f"every product of the graph ({len(products)}) is FP32, and {graph.engine} is strongly typed: no builder "
+            "flag makes it FP16 any more; export the graph in FP16 (qdq export --precision fp16)",
+        )

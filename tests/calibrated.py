@@ -1,0 +1,33 @@
+"""Calibrated tiny models, and the rows and batches they are calibrated and trained on."""
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from calibration.calibrate import calibrate
+from qat.batches import iterate_batches
+from qat.data import Rows
+from qat.huggingface import wrap
+from qat.tasks import find_task
+from qat.tasks.base import Encoded
+from tests.tiny import tiny_bert, tiny_rows, tiny_tokenizer
+
+TASK = find_task("text-classification")
+
+
+def encode_tiny(n: int, seed: int = 0) -> Encoded:
+    """``n`` tiny rows with labels, as the tiny models take them."""
+    rows = Rows(tiny_rows(n, seed), source="tiny rows")
+    return TASK.encode(rows, tokenizer=tiny_tokenizer(), config=tiny_bert().config)
+
+
+def tiny_batches(n: int = 16, seed: int = 0, *, batch_size: int = 8) -> list[dict[str, Tensor]]:
+    """The rows as padded batches: ``input_ids``, ``attention_mask``, ``labels``."""
+    batches = iterate_batches(encode_tiny(n, seed), batch_size=batch_size, pad_token_id=0)
+    return [batch.to_tensors() for batch in batches]
+
+
+def make_calibrated(model: PreTrainedModel, *, target: str = "rtx") -> PreTrainedModel:
+    """``model``, wrapped for ``target`` and calibrated on 16 rows."""
+    wrap(model, target=target)
+    calibrate(model, tiny_batches())
+    return model

@@ -1,0 +1,149 @@
+"""Tiny calibrated models whose attention TensorRT fuses in INT8 (head size 32), their traced graphs, and how to run one.
+
+Everything expensive is made once by the fixtures in ``conftest.py``; a test that changes a model or a graph copies it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+)
+
+from calibration.calibrate import calibrate
+from export.exported import trace_model
+from qat.huggingface import quantization_config, wrap
+from qat.quantizer import disable_quantizers
+from qat.recipe import Recipe, WeightGranularity
+from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
+from tests.tolerances import GRAPH_FP32
+
+FamilyName = Literal["bert", "albert"]
+Batch = dict[str, NDArray[np.int64]]
+
+TRACED = (2, 16)
+"""The shape the exporter sees; no test runs a graph at it alone."""
+
+SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
+"""(batch, sequence) that graphs are run at: the smallest, odd ones, the longest; padding in all but the first."""
+
+PAIR = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A calibrated model to trace: how often an encoder layer runs in it, and whether it takes segment ids."""
+
+    family: FamilyName
+    recipe: str
+    weights: WeightGranularity
+    layers: int
+    pair: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.family}-{self.recipe}-{self.weights}"
+
+
+BERT = Case("bert", "tensorrt", "per_tensor", layers=2)
+ALBERT = Case("albert", "tensorrt", "per_tensor", layers=3)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A calibrated model in evaluation mode and its graph before any lowering."""
+
+    case: Case
+    model: PreTrainedModel = field(repr=False)
+    graph: ir.Model = field(repr=False)
+
+
+def make_float(family: FamilyName, layers: int) -> PreTrainedModel:
+    """A float model in evaluation mode; always the same one."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": layers}
+    shared = {"vocab_size": len(tiny_tokenizer()), "max_position_embeddings": MAX_LENGTH, "num_labels": 3}
+    model: PreTrainedModel
+    if family == "bert":
+        model = BertForSequenceClassification(BertConfig(**shared, **sizes))
+    else:
+        model = AlbertForSequenceClassification(AlbertConfig(**shared, **sizes, embedding_size=16, pad_token_id=0))
+    spread_weights(model, seed=1)
+    return model.eval()
+
+
+def make_calibrated(case: Case) -> PreTrainedModel:
+    """The model of a case with a range in every quantizer."""
+    model = make_float(case.family, case.layers)
+    recipe = Recipe.load(case.recipe).model_copy(update={"weights": case.weights})
+    wrap(model, recipe, target="rtx" if case.weights == "per_tensor" else "onnxruntime")
+    inputs = PAIR if case.pair else PAIR[:2]
+    calibrate(model, [to_tensors(make_batch(8, 24, seed=seed, inputs=inputs)) for seed in range(3)])
+    quantization_config(model).task = {"name": "text-classification", "inputs": list(inputs)}
+    return model
+
+
+def trace_case(case: Case) -> Traced:
+    """A case's model and graph; takes seconds."""
+    model = make_calibrated(case)
+    return Traced(case, model, trace_model(model))
+
+
+def make_batch(batch: int, sequence: int, *, seed: int = 0, inputs: tuple[str, ...] = PAIR[:2]) -> Batch:
+    """Random tokens, every row but the first padded to a random length of its own."""
+    chance = np.random.default_rng(seed)
+    lengths = chance.integers(1, sequence, size=batch, endpoint=True)
+    lengths[0] = sequence
+    mask = (np.arange(sequence) < lengths[:, None]).astype(np.int64)
+    tokens = chance.integers(5, len(tiny_tokenizer()), size=(batch, sequence)) * mask
+    segments = (np.arange(sequence) >= sequence // 2).astype(np.int64) * mask
+    made = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": segments}
+    return {name: made[name] for name in inputs}
+
+
+def to_tensors(batch: Mapping[str, NDArray[np.int64]]) -> dict[str, torch.Tensor]:
+    """The batch for the torch model."""
+    return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def run_torch(model: PreTrainedModel, batch: Batch) -> NDArray[np.float32]:
+    """The fake-quantized model's logits."""
+    with torch.no_grad():
+        logits: NDArray[np.float32] = model(**to_tensors(batch)).logits.numpy()
+    return logits
+
+
+def run_float(model: PreTrainedModel, batch: Batch) -> NDArray[np.float32]:
+    """The same model's logits with its quantizers off."""
+    with disable_quantizers(model):
+        return run_torch(model, batch)
+
+
+def run_graph(graph: ir.Model, batch: Batch) -> NDArray[np.float32]:
+    """The graph's first output in ONNX Runtime, node by node as it was exported."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    content = ir.to_proto(graph).SerializeToString()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    output: NDArray[np.float32] = session.run(None, dict(batch))[0]
+    return output
+
+
+def count_apart(first: NDArray[np.float32], second: NDArray[np.float32]) -> int:
+    """How many rows differ by more than FP32 sums in another order do."""
+    return int((row_errors(first, second) > GRAPH_FP32.value).sum())
+
+
+def row_errors(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest difference in each row, relative to the largest value of ``second``."""
+    errors: NDArray[np.float32] = np.abs(first - second).max(axis=-1) / np.abs(second).max()
+    return errors

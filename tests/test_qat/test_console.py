@@ -1,0 +1,76 @@
+import json
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from qat.console import format_cell, print_json, print_table, say, show_progress, show_stages
+
+Captured = pytest.CaptureFixture[str]
+
+HOSTILE = ["[red]x[/red]", "[/]", "[bold", ":warning:", "back\\", "\\[red]", "[link=file:///x]y[/link]"]
+"""Texts that rich would read as markup, emoji or escapes."""
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_tables_show_data_as_it_is(text: str, capsys: Captured) -> None:
+    print_table(f"title {text}", ("a", f"head {text}"), [("1", text), (text, 2)])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["title", *text.split()], ["a", "head", *text.split()], ["1", text], [text, "2"]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("width", ["20", "200"])
+def test_messages_are_one_line_of_standard_error(
+    text: str, width: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    message = f"{text}: expected something else, which takes a good many words to say; known: {text}"
+    say(message)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", message + "\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.8125249, "0.8125"), (1e-9, "1e-09"), (12, "12"), (True, "True"), ("a", "a"), (0.0, "0")],
+)
+def test_cells(value: object, shown: str) -> None:
+    assert format_cell(value) == shown
+
+
+def test_the_json_line_is_the_last_and_parses(capsys: Captured) -> None:
+    value = {"out": "runs/[red]\nnew\u2028line", "value": 0.1, "n": 3, "ranges": None, "parts": [1, {"a": True}]}
+    with show_progress("work") as advance:
+        advance(1, 2)
+    print_table("a table", ("a",), [("b",)])
+    print_json(value)
+    printed = capsys.readouterr().out
+    assert printed.endswith("\n")
+    assert json.loads(printed.removesuffix("\n").rsplit("\n", 1)[1]) == value
+    assert json.loads(printed.splitlines()[-1]) == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_has_not_are_refused(number: float, capsys: Captured) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"value": number})
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_is_not_on_standard_output(capsys: Captured) -> None:
+    with show_progress("work") as advance:
+        for done in range(3):
+            advance(done + 1, 3)
+    with show_stages() as enter:
+        enter("[red]one", 1, 4)
+        enter("two", 0, 1)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("show", [partial(show_progress, "work"), show_stages])
+def test_an_error_passes_through_the_progress_bar(show: Callable[[], object]) -> None:
+    bar: object = show()
+    assert hasattr(bar, "__enter__")
+    with pytest.raises(KeyError, match="mine"), bar:  # type: ignore[attr-defined]
+        raise KeyError("mine")
