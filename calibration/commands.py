@@ -41,7 +41,7 @@ def calibrate_command(
     recipe: RecipeOption = "tensorrt",
     target: TargetOption = "rtx",
     method: MethodOption = None,
-    columns: ColumnsOption = "",
+    columns: ColumnsOption = None,
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = 32,
     limit: LimitOption = None,
@@ -60,7 +60,7 @@ def calibrate_command(
         raise DataError("a float checkpoint does not say its task: add --task text-classification")
     found = find_task(task)
     loaded = load_checkpoint(checkpoint, found)
-    names = parse_columns(columns)
+    names = {} if columns is None else parse_columns(columns)
     rows = found.load(data, columns=names, limit=min(limit or stage.samples, stage.samples), require_labels=False)
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False

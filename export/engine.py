@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from export.engine_build import BuiltEngine, build_engine, write_engine
 from export.engine_spec import BuilderName, EngineSpec, parse_shapes
 from export.exported import MODEL_FILE
 from qat.artefacts import hash_file, read_manifest
-from qat.errors import CheckpointError, ExportError
+from qat.errors import BuildError, CheckpointError, ExportError
 from qat.families import in_encoder_layer
 
 BuildProgress = Callable[[str, float], None]
@@ -36,15 +36,28 @@ class BuildSettings(BaseModel):
     shapes: str = "1x1,8x64,32x128"
     hardware: tuple[str, ...] | None = Field(default=None, strict=False)
 
-    def spec_for(self, builder: BuilderName) -> EngineSpec:
+    def spec_for(self, builder: BuilderName, *, longest: int | None = None) -> EngineSpec:
         """What to ask of that builder.
 
+        Args:
+            builder: who builds.
+            longest: the tokens that the model takes at most; shapes nobody asked for are cut to it.
+
         Raises:
-            BuildError: shapes that do not parse.
+            BuildError: shapes that do not parse, or that somebody asked for and the model does not take.
         """
+        shapes = parse_shapes(self.shapes)
+        if longest is not None and shapes.sequence[2] > longest:
+            if "shapes" in self.model_fields_set:
+                raise BuildError(
+                    f"shapes {self.shapes} go up to {shapes.sequence[2]} tokens, but the model takes {longest}: "
+                    f"use --shapes with sequences up to {longest}"
+                )
+            smallest, usual, _ = shapes.sequence
+            shapes = replace(shapes, sequence=(min(smallest, longest), min(usual, longest), longest))
         default = RTX_HARDWARE if builder == "rtx" else ()
         hardware = default if self.hardware is None else self.hardware
-        return EngineSpec(builder=builder, shapes=parse_shapes(self.shapes), hardware=hardware)
+        return EngineSpec(builder=builder, shapes=shapes, hardware=hardware)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +88,12 @@ def build(
 
     Raises:
         ExportError: the folder was exported for a target that is no engine.
-        BuildError: the builder is missing or refuses the graph.
+        BuildError: the builder is missing or refuses the graph, or shapes that the model does not take.
         OutputError: ``out`` cannot be written.
     """
     onnx_path = find_graph(folder)
-    spec = (settings or BuildSettings()).spec_for(builder or _builder_of(onnx_path.parent))
+    folder = onnx_path.parent
+    spec = (settings or BuildSettings()).spec_for(builder or _builder_of(folder), longest=_longest_sequence(folder))
     built = build_engine(onnx_path, spec, progress=progress)
     audit = audit_built(built, onnx_path, in_encoder=in_encoder_layer)
     write_engine(built, Path(out), onnx_path=onnx_path, facts={"audit": asdict(audit)})
@@ -103,7 +117,7 @@ def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> Eng
     onnx_path = find_graph(path)
     if read_manifest(onnx_path.parent).get("target") == "onnxruntime":
         return audit_onnxruntime(onnx_path)
-    spec = (settings or BuildSettings()).spec_for("rtx")
+    spec = (settings or BuildSettings()).spec_for("rtx", longest=_longest_sequence(onnx_path.parent))
     return audit_built(build_engine(onnx_path, spec), onnx_path, in_encoder=in_encoder_layer)
 
 
@@ -118,6 +132,16 @@ def find_graph(artefact: Path | str) -> Path:
     if not graph.is_file():
         raise CheckpointError(f"no ONNX graph at {path}: give an ONNX file, or a folder that qdq export wrote")
     return graph
+
+
+def _longest_sequence(folder: Path) -> int | None:
+    """What the configuration beside a graph says, ``None`` where there is none to be read."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    longest = values.get("max_position_embeddings") if isinstance(values, dict) else None
+    return longest if isinstance(longest, int) else None
 
 
 def _builder_of(folder: Path) -> Literal["rtx", "tensorrt"]:

@@ -33,7 +33,7 @@ def finetune_command(
     data: DataOption,
     out: OutOption,
     task: TaskOption = None,
-    columns: ColumnsOption = "",
+    columns: ColumnsOption = None,
     max_length: MaxLengthOption = None,
     limit: LimitOption = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Float checkpoint to learn from.")] = None,
@@ -52,7 +52,7 @@ def finetune_command(
     loaded = load_checkpoint(checkpoint, found)
     if loaded.quantization is None:
         raise CheckpointError(f"{checkpoint} is a float checkpoint: run qdq calibrate on it first")
-    rows = found.load(data, columns=parse_columns(columns) or record.columns, limit=limit)
+    rows = found.load(data, columns=record.columns if columns is None else parse_columns(columns), limit=limit)
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length or record.max_length
     )

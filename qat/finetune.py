@@ -53,7 +53,7 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     max_steps: int = Field(default=200, ge=1)
-    learning_rate: float = Field(default=2e-5, gt=0, strict=False)
+    learning_rate: float = Field(default=5e-6, gt=0, strict=False)
     batch_size: int = Field(default=32, ge=1)
     warmup: float = Field(default=0.05, ge=0, lt=1, strict=False)
     weight_decay: float = Field(default=0.01, ge=0, strict=False)

@@ -10,7 +10,7 @@ TaskOption = Annotated[str | None, typer.Option("--task", help="Task, as Hugging
 DataOption = Annotated[Path, typer.Option("--data", help="Rows: .jsonl, .csv, .tsv, .parquet, or a hub name.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where the result goes; replaced whole if it exists.")]
 ColumnsOption = Annotated[
-    str, typer.Option("--columns", help="The task's columns as the data calls them: text=sentence,label=class.")
+    str | None, typer.Option("--columns", help="The task's columns as the data calls them: text=sentence,label=class.")
 ]
 MaxLengthOption = Annotated[
     int | None, typer.Option("--max-length", help="Tokens a row keeps; default: the most the checkpoint takes.")

@@ -45,7 +45,6 @@ class Recipe(BaseModel):
         weights: one range for each output channel, or one for the weight (q, k and v tied).
         sharing: ``tensor`` gives a tensor that several layers read one quantizer; ``reader`` gives each its own.
         scale_type: what scales are rounded to; ``float32`` keeps imported ranges exactly.
-        follow_weights: weight ranges follow the weights; off keeps imported ones.
         rules: ordered; the last one that matches a module and role decides.
     """
 
@@ -55,7 +54,6 @@ class Recipe(BaseModel):
     weights: WeightGranularity = "per_channel"
     sharing: Sharing = "tensor"
     scale_type: ScaleType = "float16"
-    follow_weights: bool = True
     rules: tuple[Rule, ...] = Field(min_length=1, strict=False)
 
     @classmethod
@@ -112,7 +110,14 @@ def validate_settings(kind: type[Settings], values: Mapping[str, Any], *, where:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {'; '.join(_describe(problem, kind) for problem in error.errors())}") from error
+        problems = [problem for problem in error.errors() if not _follows_from_another(problem, error)]
+        raise RecipeError(f"{where}: {'; '.join(_describe(problem, kind) for problem in problems)}") from error
+
+
+def _follows_from_another(problem: Any, error: ValidationError) -> bool:
+    """Whether it only says that a collection is short of the items that are wrong themselves."""
+    path = problem["loc"]
+    return any(other["loc"][: len(path)] == path and len(other["loc"]) > len(path) for other in error.errors())
 
 
 def _describe(problem: Any, kind: type[BaseModel]) -> str:

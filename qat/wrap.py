@@ -15,7 +15,7 @@ from qat.layers import QuantLinear
 from qat.placement import Decision, RuleBook, choose_points
 from qat.quantizer import FakeQuantizer, Unquantized
 from qat.recipe import Recipe
-from qat.spec import Granularity, PerChannel, PerTensor, QuantSpec, RangeSource
+from qat.spec import Granularity, PerChannel, PerTensor, QuantSpec
 
 OUTSIDE = "outside the encoder's layers"
 
@@ -126,8 +126,7 @@ def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, r
 def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> None:
     linears = [cast(QuantLinear, model.get_submodule(path)) for path in group]
     granularity: Granularity = PerChannel(0) if recipe.weights == "per_channel" else PerTensor()
-    source: RangeSource = "weight" if recipe.follow_weights else "calibrated"
-    spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source=source)
+    spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source="weight")
     for path, linear in zip(group, linears, strict=True):
         channels = linear.weight.shape[0] if recipe.weights == "per_channel" else 1
         _fill_slot(model, path, "weight_quantizer", spec, channels)

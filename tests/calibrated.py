@@ -1,10 +1,13 @@
 """Calibrated tiny models, and the rows and batches they are calibrated and trained on."""
 
+from pathlib import Path
+
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
 from qat.batches import iterate_batches
+from qat.checkpoint import Checkpoint, save_checkpoint
 from qat.data import Rows
 from qat.huggingface import wrap
 from qat.tasks import find_task
@@ -31,3 +34,9 @@ def make_calibrated(model: PreTrainedModel, *, target: str = "rtx") -> PreTraine
     wrap(model, target=target)
     calibrate(model, tiny_batches())
     return model
+
+
+def save_calibrated(model: PreTrainedModel, folder: Path) -> Path:
+    """``folder``, holding the model and the tiny tokenizer as the commands write them."""
+    checkpoint = Checkpoint(folder=folder, model=model, tokenizer=tiny_tokenizer())
+    return save_checkpoint(checkpoint, folder, stage="calibrate", inputs={}, facts={})

@@ -7,7 +7,7 @@ from export.audit.engine_audit import EngineAudit, audit_table
 from export.audit.layer_table import read_layer_table
 from export.audit.products import read_products
 from export.engine_build import BuiltEngine, build_engine
-from export.engine_spec import BuilderName, EngineSpec, ShapeRange
+from export.engine_spec import BuilderName, EngineSpec, Range, ShapeRange
 
 
 def build_twin(
@@ -45,12 +45,16 @@ def audit_built(
 ) -> EngineAudit:
     """The audit of an engine just built from ``onnx_path``; only the twin is built.
 
+    Where the engine does not take ``fixed`` rows and tokens, the twin gets the nearest that it takes.
+
     Raises:
         BuildError: as for ``build_engine``.
         ExportError: no readable ONNX file.
     """
     graph = read_products(onnx_path)
-    twin = build_twin(onnx_path, builder=engine.spec.builder, hardware=engine.spec.hardware, fixed=fixed)
+    spec = engine.spec
+    rows, tokens = _nearest(spec.shapes.batch, fixed[0]), _nearest(spec.shapes.sequence, fixed[1])
+    twin = build_twin(onnx_path, builder=spec.builder, hardware=spec.hardware, fixed=(rows, tokens))
     return audit_table(
         graph,
         read_layer_table(engine.layer_table),
@@ -58,3 +62,12 @@ def audit_built(
         macs=twin.macs,
         in_encoder=in_encoder,
     )
+
+
+def _nearest(sizes: Range, wanted: int) -> int:
+    """The size that an axis takes and that is nearest to the one wanted.
+
+    >>> _nearest((1, 8, 32), 128), _nearest((1, 8, 32), 16), _nearest((64, 64, 64), 8)
+    (32, 16, 64)
+    """
+    return min(max(wanted, sizes[0]), sizes[2])

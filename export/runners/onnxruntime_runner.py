@@ -8,7 +8,13 @@ from typing import Self
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    RuntimeException,
+)
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as UnknownOperator
 
 from export.runners.base import Arrays
@@ -37,7 +43,7 @@ class OnnxRuntimeRunner:
             raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (Fail, InvalidGraph, InvalidProtobuf, UnknownOperator) as error:
+        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"ONNX Runtime cannot load {path}: {reason}; export it again") from error
         self.inputs: Mapping[str, tuple[int | str, ...]] = {

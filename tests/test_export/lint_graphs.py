@@ -284,6 +284,14 @@ def product(kind: str, **attributes: Any) -> onnx.ModelProto:
     return finish(w, w.node("MatMul", [x, matrix], "second"), kind=kind)
 
 
+def float_layer() -> onnx.ModelProto:
+    """A product with a bias, in FP32, for others to quantize."""
+    w = GraphWriter()
+    matrix = w.constant("w", w.rng.normal(size=(64, 64)).astype(np.float32))
+    bias = w.constant("b", w.rng.normal(size=64).astype(np.float32))
+    return finish(w, w.node("Gemm", ["x", matrix, bias], "product"), kind="float32", rows=("batch",))
+
+
 def in_function(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same nodes inside a local function that the graph calls once, with the weights as its inputs."""
     weights = [tensor.name for tensor in model.graph.initializer]

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from export.engine_build import build_engine
 from export.engine_spec import EngineSpec, ShapeRange
@@ -19,6 +20,7 @@ from tests.test_export.encoder_graph import encoder_graph, save_graph
 from tests.test_export.lint_cases import CASES, Case
 from tests.test_export.lint_graphs import (
     biased,
+    float_layer,
     in_branch,
     in_function,
     integer,
@@ -141,6 +143,26 @@ def test_onnx_runtime_agrees_that_a_graph_is_invalid(tmp_path: Path, model: onnx
     assert "error" in {each.severity for each in lint(path, target="onnxruntime").findings}
     with pytest.raises((Fail, InvalidGraph), match="Type"):
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    def __init__(self) -> None:
+        self.batches = iter([{"x": np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)}])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)
+
+
+def test_what_onnx_runtime_quantizes_itself_is_not_ready_for_tensorrt(tmp_path: Path) -> None:
+    path, out = save_graph(tmp_path, float_layer()), tmp_path / "out.onnx"
+    quantize_static(path, out, Calibration(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8)
+    static = {(each.severity, each.rule) for each in lint(out).findings}
+    quantize_dynamic(path, out)
+    dynamic = {(each.severity, each.rule) for each in lint(out).findings}
+
+    assert static >= {("error", "zero-point-not-zero"), ("error", "int32-dequantize")}
+    assert dynamic >= {("error", "integer-operator")}
+    assert lint(out, target="onnxruntime").findings == ()
 
 
 def test_a_target_without_rules_is_named(tmp_path: Path) -> None:

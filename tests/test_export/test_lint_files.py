@@ -12,7 +12,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from export.lint import lint
 from qat.errors import ExportError
 from tests.test_export.encoder_graph import save_graph
-from tests.test_export.lint_graphs import linear
+from tests.test_export.lint_graphs import in_branch, linear
 
 
 def refusal(path: Path) -> str:
@@ -67,9 +67,42 @@ def test_a_node_that_lacks_an_input_is_refused(tmp_path: Path) -> None:
     path = save_graph(tmp_path, graph_of(helper.make_node("DequantizeLinear", ["x"], ["y"], name="short")))
 
     assert refusal(path) == (
-        f"{path} holds no valid ONNX graph: DequantizeLinear 'short' has 1 inputs and 1 outputs, it needs 2 and 1; "
+        f"{path} holds no valid ONNX graph (DequantizeLinear 'short' has 1 inputs and 1 outputs, not 2 and 1); "
         "export it again"
     )
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (helper.make_node("Relu", ["nowhere"], ["y"], name="r"), "Relu 'r' reads 'nowhere', which nothing makes"),
+        (helper.make_node("Relu", ["x"], ["z"], name="r"), "its output 'y' is made by nothing"),
+        (helper.make_node("Cast", ["x"], ["y"], name="c"), "Cast 'c' has no attribute 'to'"),
+        (helper.make_node("Constant", [], ["y"], name="c"), "Constant 'c' has not one value but none"),
+    ],
+)
+def test_a_graph_that_contradicts_itself_is_refused(tmp_path: Path, node: onnx.NodeProto, why: str) -> None:
+    path = save_graph(tmp_path, graph_of(node))
+
+    assert refusal(path) == f"{path} holds no valid ONNX graph ({why}); export it again"
+
+
+def test_a_branch_that_reads_what_nothing_makes_is_refused(tmp_path: Path) -> None:
+    model = in_branch(linear())
+    model.graph.node[0].attribute[1].g.node[0].input[0] = "nowhere"
+
+    assert "QuantizeLinear 'x/Q' reads 'nowhere', which nothing makes" in refusal(save_graph(tmp_path, model))
+
+
+def test_a_weight_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
+    model = linear()
+    next(tensor for tensor in model.graph.initializer if tensor.name == "w").raw_data = b"short"
+
+    assert "('w' does not hold what its type and shape say: " in refusal(save_graph(tmp_path, model))
+
+
+def test_an_opset_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "(opset 0 is none)" in refusal(save_graph(tmp_path, linear(opset=0)))
 
 
 def save_apart(folder: Path, location: str = "model.bin") -> Path:

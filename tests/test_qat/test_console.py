@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import pytest
@@ -69,8 +70,6 @@ def test_progress_is_not_on_standard_output(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("show", [partial(show_progress, "work"), show_stages])
-def test_an_error_passes_through_the_progress_bar(show: Callable[[], object]) -> None:
-    bar: object = show()
-    assert hasattr(bar, "__enter__")
-    with pytest.raises(KeyError, match="mine"), bar:  # type: ignore[attr-defined]
+def test_an_error_passes_through_the_progress_bar(show: Callable[[], AbstractContextManager[object]]) -> None:
+    with pytest.raises(KeyError, match="mine"), show():
         raise KeyError("mine")

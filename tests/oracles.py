@@ -1,0 +1,41 @@
+"""What the contract's arithmetic gives, in NumPy alone: nothing here imports the project."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_LEAST, _MOST = -128, 127
+
+
+def round_to_steps(x: Floats, scale: Floats, axis: int | None = None) -> NDArray[np.int8]:
+    """The INT8 numbers of ``x``: the nearest step, ties to the even one, saturated."""
+    with np.errstate(over="ignore"):  # a quotient beyond FP32 is infinite, and saturates like any other
+        steps = np.rint(np.divide(x, _along(scale, x.ndim, axis), dtype=np.float32))
+    return np.clip(steps, _LEAST, _MOST).astype(np.int8)
+
+
+def fake_quantize(x: Floats, scale: Floats, axis: int | None = None) -> Floats:
+    """``x`` rounded to INT8 and back, in FP32."""
+    whole = round_to_steps(x, scale, axis).astype(np.float32)
+    return np.multiply(whole, _along(scale, x.ndim, axis), dtype=np.float32)
+
+
+def is_inside(x: Floats, scale: Floats, axis: int | None = None) -> NDArray[np.bool_]:
+    """Where rounding ``x`` gives a number that INT8 has, so that nothing is saturated."""
+    with np.errstate(over="ignore"):
+        steps = np.rint(np.divide(x, _along(scale, x.ndim, axis), dtype=np.float32))
+    return np.asarray((steps >= _LEAST) & (steps <= _MOST))
+
+
+def scale_of(amax: Floats) -> Floats:
+    """``amax / 127`` as FP16 stores it, neither below its smallest normal number nor above its largest."""
+    half = np.finfo(np.float16)
+    scale = np.divide(amax, np.float32(_MOST), dtype=np.float32)
+    return np.clip(scale, half.smallest_normal, half.max).astype(np.float16).astype(np.float32)
+
+
+def _along(scale: Floats, dimensions: int, axis: int | None) -> Floats:
+    if axis is None:
+        return scale
+    return np.expand_dims(scale, [i for i in range(dimensions) if i != axis % dimensions])

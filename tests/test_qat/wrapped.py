@@ -1,0 +1,93 @@
+"""Tiny wrapped models whose ranges are set by hand, one batch for them, and what two models are compared by."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import AlbertForSequenceClassification, BertForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from qat.huggingface import mark_calibrated, wrap
+from qat.layers import refresh_weight_ranges
+from qat.quantizer import named_quantizers
+from qat.recipe import Recipe, WeightGranularity
+from tests.tiny import tiny_albert, tiny_bert
+
+FamilyName = Literal["bert", "albert"]
+TinyModel = BertForSequenceClassification | AlbertForSequenceClassification
+
+FAMILIES: tuple[FamilyName, ...] = ("bert", "albert")
+
+BERT_LAYER = "bert.encoder.layer.0"
+ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+
+
+def make_float(family: FamilyName) -> TinyModel:
+    """The tiny float model of a family, always the same one."""
+    return tiny_bert() if family == "bert" else tiny_albert()
+
+
+def make_wrapped(family: FamilyName, recipe: str = "tensorrt", *, weights: WeightGranularity = "per_tensor") -> TinyModel:
+    """The same model, wrapped and with ranges."""
+    model = make_float(family)
+    wrap(model, Recipe.load(recipe).model_copy(update={"weights": weights}))
+    return give_ranges(model)
+
+
+def give_ranges(model: TinyModel, *, seed: int = 0) -> TinyModel:
+    """``model`` with a range in every quantizer, each between 2 and 5 and no two alike."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, quantizer in named_quantizers(model):
+        if quantizer.spec.range_source == "calibrated":
+            quantizer.set_range(2 + 3 * torch.rand(quantizer.amax.shape, generator=generator))
+    refresh_weight_ranges(model)
+    mark_calibrated(model)
+    return model
+
+
+def make_batch() -> dict[str, Tensor]:
+    """Three rows of eleven tokens, two of them padded, with segments and labels."""
+    generator = torch.Generator().manual_seed(1)
+    mask = (torch.arange(11) < torch.tensor([[11], [7], [2]])).long()
+    tokens = torch.randint(5, 150, (3, 11), generator=generator) * mask
+    segments = (torch.arange(11) > 4).long() * mask
+    return {
+        "input_ids": tokens,
+        "attention_mask": mask,
+        "token_type_ids": segments,
+        "labels": torch.tensor([0, 2, 1]),
+    }
+
+
+def run(model: TinyModel) -> SequenceClassifierOutput:
+    """All that the model answers to the batch: loss, logits, hidden states, attentions."""
+    with torch.no_grad():
+        output: SequenceClassifierOutput = model(**make_batch(), output_hidden_states=True, output_attentions=True)
+    return output
+
+
+def tensors_of(output: SequenceClassifierOutput) -> list[Tensor]:
+    """Every tensor of an answer, in order."""
+    single = [output.loss, output.logits]
+    assert output.hidden_states is not None
+    assert output.attentions is not None
+    return [each for each in (*single, *output.hidden_states, *output.attentions) if each is not None]
+
+
+def same_answers(first: TinyModel, second: TinyModel) -> bool:
+    """Whether two models answer the batch with the same bits throughout."""
+    pairs = zip(tensors_of(run(first)), tensors_of(run(second)), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def gradients(model: TinyModel) -> dict[str, Tensor]:
+    """The gradient of the batch's loss for every parameter; the dropout masks are always the same."""
+    model.zero_grad()
+    torch.manual_seed(3)
+    model(**make_batch()).loss.backward()
+    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+
+
+def amax_of(model: TinyModel) -> dict[str, Tensor]:
+    """The range of every quantizer, by path."""
+    return {name: quantizer.amax.clone() for name, quantizer in named_quantizers(model)}
