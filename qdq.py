@@ -69,8 +69,9 @@ def _find_intruder() -> str | None:
         places = () if spec is None else (spec.origin, *(spec.submodule_search_locations or ()))
         found = [Path(place).resolve() for place in places if place]
         if found and not any(place in (home / package, home / package / "__init__.py") for place in found):
+            intruder = found[0].parent if found[0].name == "__init__.py" else found[0]
             return (
-                f"the folder or file {found[0]} shadows qdq's own package '{package}': "
+                f"the folder or file {intruder} shadows qdq's own package '{package}': "
                 "rename it or run qdq from another folder"
             )
     return None

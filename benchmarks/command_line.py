@@ -4,6 +4,7 @@ import sys
 from typing import Any, NoReturn
 
 import typer
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.commands import benchmark_command, evaluate_command, run_command
 from calibration.commands import calibrate_command
@@ -33,6 +34,7 @@ _INTERRUPTED = 130
 
 def run() -> NoReturn:
     """Runs the command of ``sys.argv`` and exits; a user's mistake becomes one line on standard error and code 2."""
+    disable_progress_bar()  # transformers' own; ours say more
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except QDQError as error:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.evaluate import benchmark, evaluate
+from benchmarks.evaluate import Reading, benchmark, evaluate
 from benchmarks.evidence import summarize
 from benchmarks.journey import Journey, run_journey
 from benchmarks.report import make_plain
+from benchmarks.sample import VALIDATION
 from benchmarks.workload import parse_shapes_list
 from calibration.commands import MethodOption, read_calibration, read_recipe
 from export.commands import read_build_settings
@@ -56,10 +57,12 @@ def evaluate_command(
             artefact,
             data,
             task=task,
-            columns=None if columns is None else parse_columns(columns),
-            max_length=max_length,
-            batch_size=batch_size,
-            limit=limit,
+            reading=Reading(
+                columns=None if columns is None else parse_columns(columns),
+                max_length=max_length,
+                batch_size=batch_size,
+                limit=limit,
+            ),
             progress=advance,
         )
     print_table(str(artefact), ("metric", "value", "rows"), [(found.metric, found.value, found.n)])
@@ -82,9 +85,9 @@ def benchmark_command(
     Example: qdq benchmark onnx finetuned --shapes 1x32,8x128
     """
     pairs = parse_shapes_list(shapes)
-    say(f"timing {len(artefacts)} artefacts at {len(pairs)} shapes, about {seconds * len(pairs):.0f} s")
-    options = {} if data is None else {"data": data}
-    rows = benchmark(artefacts, pairs, task=task, seconds=seconds, **options)
+    rows = benchmark(
+        artefacts, pairs, task=task, seconds=seconds, data=VALIDATION if data is None else data, progress=say
+    )
     names = [str(artefact) for artefact in artefacts] * len(pairs)
     print_table(
         "latency in ms a batch",

@@ -16,7 +16,7 @@ from export.audit.build_audit import audit_built
 from export.audit.onnxruntime_audit import audit_onnxruntime
 from export.engine import BuildSettings, build
 from export.engine_build import build_engine
-from export.exported import ExportedModel, lower_graph
+from export.exported import ExportedModel, Lowering, lower_graph
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.targets import find_target
@@ -107,7 +107,7 @@ def compare_latency(
         runners: list[Runner] = [float_runner]
         for quantized, precision in ((False, "fp32"), (True, "int8+fp32")):
             path = Path(folder) / f"{precision}.onnx"
-            ir.save(lower_graph(graph, target, "fp32", quantized=quantized), path)
+            ir.save(lower_graph(graph, Lowering(target, "fp32", quantized=quantized)), path)
             runners.append(OnnxRuntimeRunner(path, precision=precision))
         opened = [stack.enter_context(runner) for runner in runners]
         workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]

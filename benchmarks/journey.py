@@ -6,10 +6,12 @@ The stages run in order, each writes its artefact whole, and every figure of the
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import onnx_ir as ir
 
 from benchmarks.accuracy import Accuracy, measure_accuracy
 from benchmarks.environment import describe_environment
@@ -18,7 +20,7 @@ from benchmarks.report import write_report
 from calibration.observers import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
 from export.engine import BuildSettings
-from export.exported import require_exportable, trace_model, write_exported
+from export.exported import ExportedModel, Lowering, require_exportable, trace_model, write_exported
 from export.runners.base import Runner
 from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -116,50 +118,24 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
         with clock.stage("export"):
             graph = trace_model(checkpoint.model)
-            exported = write_exported(
-                graph,
-                checkpoint.model,
-                journey.out / "onnx",
-                lowering=target,
-                precision=precision,
-                tokenizer=checkpoint.tokenizer,
-            )
-            twin = write_exported(
-                graph,
-                checkpoint.model,
-                Path(folder),
-                lowering=target,
-                precision=precision,
-                tokenizer=None,
-                quantized=False,
-            )
+            exported, twin = _export(journey, checkpoint, graph, Lowering(target, precision), Path(folder))
         onnx = score("score ONNX", OnnxRuntimeRunner(exported.onnx_path, optimized=False))
         with clock.stage("build") as move:
+            built = journey.out / "model.engine"
             engine = describe_engine(
-                exported,
-                twin,
-                journey.out / "model.engine",
-                journey.building,
-                lambda phase, share: move(round(100 * share), 100),
+                exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100)
             )
-        float_runner = load_runner(journey.checkpoint, task=task.name)
-        with clock.stage("measure latency"):
-            latency = compare_latency(
-                graph,
-                checkpoint,
-                float_runner,
-                evaluation,
-                shapes=journey.latency_shapes,
-                seconds=journey.latency_seconds,
-            )
+    with clock.stage("measure latency"):
+        latency = compare_latency(
+            graph,
+            checkpoint,
+            load_runner(journey.checkpoint, task=task.name),
+            evaluation,
+            shapes=journey.latency_shapes,
+            seconds=journey.latency_seconds,
+        )
     report = {
-        "checkpoint": str(journey.checkpoint),
-        "family": checkpoint.model.config.model_type,
-        "task": task.name,
-        "recipe": journey.recipe.name,
-        "target": target.name,
-        "granularity": journey.recipe.weights,
-        "precision": precision,
+        **_identity(journey, checkpoint, precision),
         "accuracy": describe_accuracy(fp32, ptq, qat, onnx),
         "latency": latency,
         "engine": engine,
@@ -172,6 +148,28 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     }
     write_report(journey.out, report)
     return report
+
+
+def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
+    return {
+        "checkpoint": str(journey.checkpoint),
+        "family": str(checkpoint.model.config.model_type),
+        "task": journey.task,
+        "recipe": journey.recipe.name,
+        "target": journey.target,
+        "granularity": journey.recipe.weights,
+        "precision": precision,
+    }
+
+
+def _export(
+    journey: Journey, checkpoint: Checkpoint, graph: ir.Model, lowering: Lowering, folder: Path
+) -> tuple[ExportedModel, ExportedModel]:
+    exported = write_exported(
+        graph, checkpoint.model, journey.out / "onnx", lowering=lowering, tokenizer=checkpoint.tokenizer
+    )
+    float_twin = replace(lowering, quantized=False)
+    return exported, write_exported(graph, checkpoint.model, folder / "float", lowering=float_twin, tokenizer=None)
 
 
 def _encode(journey: Journey, task: Task, checkpoint: Checkpoint, path: Path) -> Encoded:

@@ -1,7 +1,7 @@
 """The exported folder: a graph lowered for one target with all that is needed to run it, and its manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -44,6 +44,15 @@ class ExportedModel:
         return self.folder / MODEL_FILE
 
 
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """What to make of a traced graph: for which target, in which precision, quantized or its float twin."""
+
+    target: Target
+    precision: Precision
+    quantized: bool = field(default=True, kw_only=True)
+
+
 def export(
     model: PreTrainedModel,
     out: Path | str,
@@ -67,11 +76,10 @@ def export(
         OutputError: ``out`` cannot be written.
     """
     config = quantization_config(model)
-    lowering = find_target(target or config.target)
-    chosen = lowering.choose_precision(precision)
-    require_exportable(model, config, lowering, chosen)
-    graph = trace_model(model)
-    return write_exported(graph, model, Path(out), lowering=lowering, precision=chosen, tokenizer=tokenizer)
+    chosen = find_target(target or config.target)
+    lowering = Lowering(chosen, chosen.choose_precision(precision))
+    require_exportable(model, config, lowering.target, lowering.precision)
+    return write_exported(trace_model(model), model, Path(out), lowering=lowering, tokenizer=tokenizer)
 
 
 def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target, precision: Precision) -> None:
@@ -97,14 +105,15 @@ def trace_model(model: PreTrainedModel) -> ir.Model:
     return trace_graph(model, inputs=inputs, outputs=outputs)
 
 
-def lower_graph(graph: ir.Model, target: Target, precision: Precision, *, quantized: bool = True) -> ir.Model:
-    """A copy of a traced graph lowered for a target; without quantization it is the float twin.
+def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:
+    """A copy of a traced graph, lowered; without quantization it is the float twin.
 
     Raises:
         ExportError: a pass found the graph not to be what it needs.
     """
     lowered = graph.clone()
-    passes = [*(() if quantized else (StripQuantization(),)), *target.passes[precision]()]
+    target = lowering.target
+    passes = [*(() if lowering.quantized else (StripQuantization(),)), *target.passes[lowering.precision]()]
     for step in passes:
         try:
             step(lowered)
@@ -119,13 +128,11 @@ def write_exported(
     model: PreTrainedModel,
     out: Path,
     *,
-    lowering: Target,
-    precision: Precision,
+    lowering: Lowering,
     tokenizer: PreTrainedTokenizerBase | None,
-    quantized: bool = True,
 ) -> ExportedModel:
     """The exported folder of a traced graph; a traced graph serves several targets."""
-    lowered = lower_graph(graph, lowering, precision, quantized=quantized)
+    lowered = lower_graph(graph, lowering)
     with atomic_folder(out) as staging:
         path = staging / MODEL_FILE
         ir.save(lowered, path)
@@ -134,9 +141,9 @@ def write_exported(
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         facts = {
-            "target": lowering.name,
-            "precision": precision,
-            "quantized": quantized,
+            "target": lowering.target.name,
+            "precision": lowering.precision,
+            "quantized": lowering.quantized,
             "recipe": quantization_config(model).recipe.model_dump(mode="json"),
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
@@ -145,4 +152,6 @@ def write_exported(
         source = str(model.config.name_or_path)  # empty for a model that was never on disk
         inputs = {"checkpoint": Path(source)} if source else {}
         write_manifest(staging, stage="export", inputs=inputs, facts=facts)
-    return ExportedModel(folder=out, target=lowering.name, precision=precision, quantized=quantized)
+    return ExportedModel(
+        folder=out, target=lowering.target.name, precision=lowering.precision, quantized=lowering.quantized
+    )

@@ -18,9 +18,10 @@ Advance = Callable[[int, int], None]
 
 @contextmanager
 def show_progress(label: str) -> Iterator[Advance]:
-    """A progress bar with an estimate on standard error; the block gets the function that moves it."""
+    """A progress bar with an estimate on standard error, if that is a terminal; the block gets what moves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(escape(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -58,13 +59,19 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 @contextmanager
 def show_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on standard error, one a stage; the block gets the function that names the stage and moves it."""
+    """Progress bars on standard error, one a stage; the block gets the function that names the stage and moves it.
+
+    Where standard error is no terminal, a line names each stage as it begins.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in bars:
+                if not console.is_terminal:
+                    say(f"{stage} ...")
                 for finished in bars.values():
                     size = bar.tasks[finished].total or 1
                     bar.update(finished, completed=size, total=size)

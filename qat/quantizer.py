@@ -1,8 +1,8 @@
 """The fake quantizer of one tensor: a specification, a range, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,13 @@ class FakeQuantizer(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.refresh_state()
+
+    def _apply(self, fn: Callable[..., Any], *rest: Any) -> Self:
+        before = self.amax
+        super()._apply(fn, *rest)
+        if self.amax.dtype != torch.float32:  # a cast of the model would round its ranges
+            self.amax = before.to(self.amax.device)
+        return self
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of it."""

@@ -120,7 +120,8 @@ def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], f
 
 
 def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, ranges: int) -> None:
-    setattr(model.get_submodule(owner), slot, FakeQuantizer(spec, ranges=ranges, name=f"{owner}.{slot}"))
+    quantizer = FakeQuantizer(spec, ranges=ranges, name=f"{owner}.{slot}")
+    setattr(model.get_submodule(owner), slot, quantizer.to(model.device))
 
 
 def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> None:

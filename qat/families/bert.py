@@ -13,6 +13,7 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from qat.attention import QuantAttention, require_quantized_attention
+from qat.errors import CheckpointError
 from qat.families.base import (
     Activation,
     Family,
@@ -85,7 +86,16 @@ class QuantBertLayer(BertLayer):
 
 
 def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
-    """The tensors of one BertLayer."""
+    """The tensors of one BertLayer.
+
+    Raises:
+        CheckpointError: the layer attends to another model's states as well.
+    """
+    if model.config.add_cross_attention:
+        raise CheckpointError(
+            "a BERT with cross-attention is not supported (add_cross_attention is true in its config.json): "
+            "quantize an encoder, or a decoder without it"
+        )
     attention, ffn, out = f"{name}.attention", f"{name}.intermediate.dense", f"{name}.output"
     qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
     projections = tuple(Reader(path, "input") for path in qkv)

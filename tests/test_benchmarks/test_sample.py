@@ -1,3 +1,5 @@
+"""The shipped sample is what its README says."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The doubling histogram against NumPy's over all data at once."""
+
 import numpy as np
 import pytest
 import torch

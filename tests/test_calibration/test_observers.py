@@ -1,3 +1,5 @@
+"""The observers against NumPy, which tokens they see, and the settings they refuse."""
+
 import numpy as np
 import pytest
 import torch

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from export.engine import BuildSettings, Engine, build
-from export.exported import ExportedModel, write_exported
+from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
 from tests.test_export.tiny_models import ALBERT, BERT, Case, Traced, trace_case
 from tests.tiny import tiny_tokenizer
@@ -30,7 +30,7 @@ def export_case(trace: Trace, tmp_path_factory: pytest.TempPathFactory) -> Expor
         out, target = tmp_path_factory.mktemp(case.family) / "onnx", find_target("rtx")
         made = trace(case)
         return write_exported(
-            made.graph, made.model, out, lowering=target, precision="fp16", tokenizer=tiny_tokenizer()
+            made.graph, made.model, out, lowering=Lowering(target, "fp16"), tokenizer=tiny_tokenizer()
         )
 
     return cache(write)

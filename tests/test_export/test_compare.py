@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.compare import Agreement, compare
-from export.exported import lower_graph
+from export.exported import Lowering, lower_graph
 from export.runners.base import Arrays, Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
@@ -52,7 +52,7 @@ def agree(first: Runner, second: Runner) -> Agreement:
 @pytest.fixture
 def graph_runner(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeRunner:
     path = tmp_path_factory.mktemp("compared") / "model.onnx"
-    ir.save(lower_graph(traced.graph, find_target("onnxruntime"), "fp32"), path)
+    ir.save(lower_graph(traced.graph, Lowering(find_target("onnxruntime"), "fp32")), path)
     return OnnxRuntimeRunner(path, optimized=False)
 
 

@@ -10,7 +10,7 @@ import pytest
 from export.audit.engine_audit import EngineAudit, unavailable_audit
 from export.audit.onnxruntime_audit import RuntimeAudit
 from export.engine import RTX_HARDWARE, BuildSettings, Engine, audit, build, find_graph
-from export.exported import ExportedModel, write_exported
+from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
 from qat.artefacts import hash_file
 from qat.errors import BuildError, CheckpointError, ExportError, RecipeError
@@ -87,7 +87,7 @@ def test_a_manifest_that_says_nothing_is_no_audit(engine: Engine, tmp_path: Path
 
 def test_a_folder_is_audited_by_building_it(bert: Traced, tmp_path: Path) -> None:
     made = write_exported(
-        bert.graph, bert.model, tmp_path / "onnx", lowering=find_target("rtx"), precision="fp32", tokenizer=None
+        bert.graph, bert.model, tmp_path / "onnx", lowering=Lowering(find_target("rtx"), "fp32"), tokenizer=None
     )
     found = audit(made.folder, settings=BuildSettings(hardware=("sm_89",)))
     assert isinstance(found, EngineAudit)
@@ -97,7 +97,7 @@ def test_a_folder_is_audited_by_building_it(bert: Traced, tmp_path: Path) -> Non
 
 def test_a_folder_for_onnxruntime_is_audited_there_and_builds_no_engine(bert: Traced, tmp_path: Path) -> None:
     made = write_exported(
-        bert.graph, bert.model, tmp_path / "onnx", lowering=find_target("onnxruntime"), precision="fp32", tokenizer=None
+        bert.graph, bert.model, tmp_path / "onnx", lowering=Lowering(find_target("onnxruntime"), "fp32"), tokenizer=None
     )
     found = audit(made.folder)
     assert isinstance(found, RuntimeAudit)
@@ -116,9 +116,7 @@ def test_what_is_no_artefact_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"no engine at {tmp_path}/no.engine: give an engine that qdq build wrote"
     with pytest.raises(CheckpointError) as caught:
         find_graph(tmp_path)
-    assert str(caught.value) == (
-        f"no ONNX graph at {tmp_path}: give an ONNX file, or a folder that qdq export wrote"
-    )
+    assert str(caught.value) == (f"no ONNX graph at {tmp_path}: give an ONNX file, or a folder that qdq export wrote")
 
 
 def test_settings_are_checked_and_hardware_has_a_default() -> None:

@@ -1,3 +1,5 @@
+"""The audit of a built engine counts what the graph planned, and says what was lost."""
+
 from dataclasses import replace
 from pathlib import Path
 

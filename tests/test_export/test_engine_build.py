@@ -1,3 +1,5 @@
+"""Engines are built by the real builder, and what it refuses is told with the node."""
+
 import json
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 import qdq
-from export.exported import ExportedModel, export, lower_graph, write_exported
+from export.exported import ExportedModel, Lowering, export, lower_graph, write_exported
 from export.passes.half_precision import HalfPrecision
 from export.targets import find_target, list_targets
 from export.targets.base import Target, register_target
@@ -19,7 +19,6 @@ from qat.huggingface import wrap
 from qat.quantizer import named_quantizers
 from tests.test_export.conftest import Trace
 from tests.test_export.tiny_models import (
-    BERT,
     Case,
     Traced,
     count_apart,
@@ -62,7 +61,7 @@ def test_the_public_export_writes_the_same_bytes_as_the_shared_graph(tmp_path: P
     target = find_target("onnxruntime")
     again = [
         write_exported(
-            given.graph, given.model, tmp_path / name, lowering=target, precision="fp32", tokenizer=None
+            given.graph, given.model, tmp_path / name, lowering=Lowering(target, "fp32"), tokenizer=None
         ).onnx_path.read_bytes()
         for name in ("first", "second")
     ]
@@ -80,10 +79,8 @@ def test_the_float_twin_is_a_folder_of_its_own(tmp_path: Path, bert: Traced) -> 
         bert.graph,
         bert.model,
         tmp_path / "twin",
-        lowering=find_target("rtx"),
-        precision="fp32",
+        lowering=Lowering(find_target("rtx"), "fp32", quantized=False),
         tokenizer=None,
-        quantized=False,
     )
     batch = make_batch(3, 12)
     with qdq.load_runner(twin.folder, optimized=False) as runner:
@@ -97,7 +94,7 @@ def test_an_existing_folder_is_replaced_as_a_whole(tmp_path: Path, bert: Traced)
     out = tmp_path / "onnx"
     out.mkdir()
     (out / "stale.txt").write_text("old")
-    write_exported(bert.graph, bert.model, out, lowering=find_target("rtx"), precision="fp16", tokenizer=None)
+    write_exported(bert.graph, bert.model, out, lowering=Lowering(find_target("rtx"), "fp16"), tokenizer=None)
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.onnx", "qdq.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx"]
 
@@ -119,16 +116,16 @@ def test_a_range_lost_after_calibration_is_noticed(tmp_path: Path) -> None:
     model = make_calibrated(CHANNELS)
     lost = dict(named_quantizers(model))["bert.encoder.layer.0.ffn_quantizer"]
     lost.clear_range()
-    with pytest.raises(ExportError, match=r"1 quantizers have no range \(bert\.encoder\.layer\.0\.ffn_quantizer, \.\.\.\)"):
+    with pytest.raises(
+        ExportError, match=r"1 quantizers have no range \(bert\.encoder\.layer\.0\.ffn_quantizer, \.\.\.\)"
+    ):
         export(model, tmp_path / "onnx")
 
 
 def test_a_float_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         export(make_float("bert", 1), tmp_path / "onnx")
-    assert str(caught.value) == (
-        "the model is not quantized: qdq.wrap it, or load a folder that qdq calibrate wrote"
-    )
+    assert str(caught.value) == ("the model is not quantized: qdq.wrap it, or load a folder that qdq calibrate wrote")
 
 
 def test_another_granularity_names_the_command_that_makes_the_right_one(tmp_path: Path) -> None:
@@ -165,7 +162,7 @@ def test_a_pass_that_finds_the_graph_wrong_is_named_with_its_target(bert: Traced
         default_precision="fp16",
     )
     with pytest.raises(ExportError, match=r"^target 'hasty', pass HalfPrecision: 'val_\w+' holds 3\.403e\+38, beyond"):
-        lower_graph(bert.graph, hasty, "fp16")
+        lower_graph(bert.graph, Lowering(hasty, "fp16"))
 
 
 def test_a_target_is_registered_once() -> None:
@@ -178,8 +175,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, bert: Traced) -
     (tmp_path / "file").write_text("kept")
     target = find_target("rtx")
     with pytest.raises(OutputError, match=r"^cannot write the folder .*file: a file of that name exists; choose anoth"):
-        write_exported(bert.graph, bert.model, tmp_path / "file", lowering=target, precision="fp16", tokenizer=None)
+        write_exported(bert.graph, bert.model, tmp_path / "file", lowering=Lowering(target, "fp16"), tokenizer=None)
     with pytest.raises(OutputError, match=r"^cannot write .*file/onnx: \w.*; choose another --out$"):
         out = tmp_path / "file" / "onnx"
-        write_exported(bert.graph, bert.model, out, lowering=target, precision="fp16", tokenizer=None)
+        write_exported(bert.graph, bert.model, out, lowering=Lowering(target, "fp16"), tokenizer=None)
     assert (tmp_path / "file").read_text() == "kept"

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from export.exported import lower_graph
+from export.exported import Lowering, lower_graph
 from export.layer_compare import TensorAgreement, compare_layers
 from export.targets import find_target
 from export.targets.base import Precision
@@ -22,7 +22,7 @@ BATCH = make_batch(6, 33, seed=4)
 
 def save(traced: Traced, folder: Path, target: str = "rtx", precision: Precision = "fp32") -> Path:
     path = folder / "model.onnx"
-    ir.save(lower_graph(traced.graph, find_target(target), precision), path)
+    ir.save(lower_graph(traced.graph, Lowering(find_target(target), precision)), path)
     return path
 
 
@@ -96,6 +96,4 @@ def test_the_export_of_another_model_is_refused(bert: Traced, albert: Traced, tm
     path = save(albert, tmp_path)
     with pytest.raises(ExportError) as caught:
         compare_layers(bert.model, path, BATCH)
-    assert str(caught.value) == (
-        f"{path} holds none of the model's quantizers: compare a model with its own export"
-    )
+    assert str(caught.value) == (f"{path} holds none of the model's quantizers: compare a model with its own export")

@@ -1,3 +1,5 @@
+"""Layer tables of every form are read; what cannot be read is never a pass."""
+
 import json
 from pathlib import Path
 from typing import Any

@@ -10,6 +10,7 @@ import torch
 from export.onnx_export import OPSET, trace_graph
 from export.passes.name_graph import module_path
 from qat.quantizer import disable_quantizers, named_quantizers
+from tests.test_export.conftest import Trace
 from tests.test_export.tiny_models import (
     PAIR,
     SHAPES,
@@ -22,7 +23,6 @@ from tests.test_export.tiny_models import (
     run_graph,
     run_torch,
 )
-from tests.test_export.conftest import Trace
 from tests.tolerances import FLIPPED_ROWS
 
 LINEAR = Case("bert", "linear", "per_channel", layers=1, pair=True)

@@ -1,3 +1,5 @@
+"""ONNX Runtime's optimized graph tells which products are integer kernels."""
+
 from pathlib import Path
 
 import numpy as np

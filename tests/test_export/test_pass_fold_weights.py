@@ -82,8 +82,10 @@ def test_a_shared_weight_is_stored_once_and_read_by_one_node(trace: Trace) -> No
     stored = [name for name, value in graph.graph.initializers.items() if name.endswith("_int8")]
     assert before >= 6
     assert len(stored) == 6
-    assert not any(name.endswith(".weight") and "albert_layers" in name and "Norm" not in name and "norm" not in name
-                   for name in graph.graph.initializers)
+    assert not any(
+        name.endswith(".weight") and "albert_layers" in name and "Norm" not in name and "norm" not in name
+        for name in graph.graph.initializers
+    )
 
 
 def test_a_transposed_matrix_is_stored_as_it_is_read_with_its_axis() -> None:

@@ -20,7 +20,9 @@ def make_graph() -> ir.Model:
     """Two Relu of one module and a MatMul that the exporter placed nowhere."""
     model = ir.from_onnx_text(TEXT)
     for node in list(model.graph)[:2]:
-        node.metadata_props["namespace"] = ": wrapper.Wrapper/model: a.Bert/model.encoder.layer.1: b.Layer/relu: aten.relu"
+        node.metadata_props["namespace"] = (
+            ": wrapper.Wrapper/model: a.Bert/model.encoder.layer.1: b.Layer/relu: aten.relu"
+        )
     return model
 
 

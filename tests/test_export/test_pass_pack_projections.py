@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.audit.build_audit import audit_engine
 from export.audit.engine_audit import EngineAudit
 from export.engine_spec import parse_shapes
-from export.exported import lower_graph
+from export.exported import Lowering, lower_graph
 from export.passes.fold_weights import FoldWeights
 from export.passes.pack_projections import PackProjections
 from export.passes.strip_quantization import StripQuantization
@@ -115,8 +115,8 @@ def test_shared_layer_stores_its_packed_weight_once(trace: Trace, granularity: W
 def test_engine_has_no_more_kernels_than_its_float_twin(trace: Trace, family: FamilyName, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
     traced, target = trace(Case(family, "tensorrt", "per_tensor")), find_target("rtx")
-    found = audit(lower_graph(traced.graph, target, "fp16"), tmp_path / "int8.onnx")
-    twin = audit(lower_graph(traced.graph, target, "fp16", quantized=False), tmp_path / "float.onnx")
+    found = audit(lower_graph(traced.graph, Lowering(target, "fp16")), tmp_path / "int8.onnx")
+    twin = audit(lower_graph(traced.graph, Lowering(target, "fp16", quantized=False)), tmp_path / "float.onnx")
     assert found.as_planned
     assert (found.int8_gemms, found.int8_attentions) == (4 * LAYERS[family], LAYERS[family])
     assert found.int8_mac_share == 1.0

@@ -7,13 +7,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from export.exported import lower_graph
+from export.exported import Lowering, lower_graph
 from export.passes.bound_mask import MASKED_SCORE
 from export.passes.half_precision import FP16_MAX
 from export.passes.qdq_nodes import DEQUANTIZE, QUANTIZE, constant, nodes_of, operand
-from export.targets import find_target, list_targets
-from export.targets.base import Precision, Target, register_target
-from qat.errors import ExportError
+from export.targets import find_target
+from export.targets.base import Precision
 from qat.layers import QuantLinear
 from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.test_export.conftest import Trace
@@ -48,7 +47,7 @@ LOWERINGS: tuple[tuple[str, Precision], ...] = (("rtx", "fp32"), ("rtx", "fp16")
 
 
 def lower(traced: Traced, target: str, precision: Precision, *, quantized: bool = True) -> ir.Model:
-    return lower_graph(traced.graph, find_target(target), precision, quantized=quantized)
+    return lower_graph(traced.graph, Lowering(find_target(target), precision, quantized=quantized))
 
 
 def batches_of(traced: Traced) -> list[dict[str, np.ndarray]]:
@@ -106,9 +105,7 @@ def test_int8_weights_are_stored_once_and_alone(case: Case, target: str, precisi
     arrays = [array for value in graph.graph.initializers.values() if (array := constant(value)) is not None]
     matrices = [array for array in arrays if array.dtype == np.int8 and array.ndim == 2]
     assert sum(array.size for array in matrices) == sum(m.weight.numel() for m in planned)
-    assert not any(
-        np.array_equal(matrices[i], other) for i in range(len(matrices)) for other in matrices[i + 1 :]
-    )
+    assert not any(np.array_equal(matrices[i], other) for i in range(len(matrices)) for other in matrices[i + 1 :])
     floats = [array for array in arrays if array.dtype in (np.float32, np.float16)]
     weights = [m.weight.detach().numpy().astype(np.float16) for m in planned]
     assert not any(np.array_equal(a.astype(np.float16), b) for a in floats for w in weights for b in (w, w.T))
@@ -176,7 +173,7 @@ def test_the_mask_is_bounded(traced: Traced, target: str, precision: Precision) 
     arrays = [constant(value) for value in graph.graph.initializers.values()]
     lowest = min(float(array.min()) for array in arrays if array is not None and array.dtype.kind == "f")
     assert lowest == MASKED_SCORE
-    assert -FP16_MAX < lowest
+    assert lowest > -FP16_MAX
     assert sum(node.op_type == "Unsqueeze" for node in graph.graph) == 1
 
 

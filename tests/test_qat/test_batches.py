@@ -1,3 +1,5 @@
+"""Batches hold every row once, padded to their longest, and give the order back."""
+
 from pathlib import Path
 
 import numpy as np

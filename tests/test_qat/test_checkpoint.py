@@ -1,3 +1,5 @@
+"""Checkpoint folders: what is written, and that it comes back bit by bit."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,3 +1,5 @@
+"""What commands print: data as it is, mistakes on one line, JSON last."""
+
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,3 +1,5 @@
+"""Rows come from every file format, and what is wrong with a file is said in one line."""
+
 import csv
 import json
 import re

@@ -1,3 +1,5 @@
+"""The distillation loss and its gradient against NumPy."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Fine-tuning: it learns, it repeats bit by bit, it stores its ranges, it refuses what cannot train."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.tiny import tiny_albert, tiny_bert, tiny_tokenizer
 Maker = Callable[[], PreTrainedModel]
 ROWS = encode_tiny(32, seed=1)
 SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3)
+RANDOM = SHORT.model_copy(update={"dropout": 0.1})
 
 family = pytest.mark.parametrize("make", [tiny_bert, tiny_albert])
 
@@ -99,7 +102,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     def run(seed: int) -> tuple[dict[str, Tensor], Finetuning]:
         model = make_calibrated(tiny_bert())
         torch.manual_seed(torch.seed())
-        done = train(model, SHORT.model_copy(update={"seed": seed}))
+        done = train(model, RANDOM.model_copy(update={"seed": seed}))
         return weights_of(model), done
 
     (first, done), (second, again), (other, _) = run(7), run(7), run(8)
@@ -123,12 +126,30 @@ def test_recomputing_activations_gives_the_same_weights(make: Maker) -> None:
         for module in model.modules():
             if isinstance(module, QuantLinear):
                 module.register_forward_pre_hook(count)
-        train(model, SHORT.model_copy(update={"gradient_checkpointing": checkpointing}))
+        train(model, RANDOM.model_copy(update={"gradient_checkpointing": checkpointing}))
         return weights_of(model), calls
 
     (plain, passes), (recomputed, more) = run(False), run(True)
     assert all(torch.equal(weight, recomputed[name]) for name, weight in plain.items())
     assert more == 2 * passes
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_dropout_is_the_settings_while_training_and_the_checkpoints_afterwards(share: float) -> None:
+    model = make_calibrated(tiny_bert())
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    seen: set[float] = set()
+    settings = SHORT.model_copy(update={"dropout": share})
+    train(model, settings, progress=lambda *_: seen.update(layer.p for layer in layers))
+    assert seen == {share}
+    assert {layer.p for layer in layers} == {0.1}
+
+
+def test_dropout_changes_what_is_learnt() -> None:
+    with_noise, without = make_calibrated(tiny_bert()), make_calibrated(tiny_bert())
+    train(with_noise, RANDOM)
+    train(without)
+    assert not torch.equal(with_noise.get_parameter("classifier.weight"), without.get_parameter("classifier.weight"))
 
 
 def test_progress_and_state_afterwards() -> None:

@@ -64,8 +64,7 @@ def test_an_unknown_name() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("tensort")
     assert str(caught.value) == (
-        "recipe 'tensort' is neither shipped nor a file: "
-        "did you mean 'tensorrt'? known: linear, qdqbert, tensorrt"
+        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? known: linear, qdqbert, tensorrt"
     )
 
 
@@ -129,9 +128,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(("target", "weights"), [*TARGET_WEIGHTS.items()])
 def test_the_target_picks_the_granularity(target: str, weights: str) -> None:
-    assert Recipe.load("tensorrt").for_target(target) == Recipe.load("tensorrt").model_copy(
-        update={"weights": weights}
-    )
+    assert Recipe.load("tensorrt").for_target(target) == Recipe.load("tensorrt").model_copy(update={"weights": weights})
 
 
 def test_only_rtx_wants_one_range_a_weight() -> None:

@@ -1,3 +1,5 @@
+"""The record of a task: what it holds, how it travels, and how damage is reported."""
+
 import json
 import re
 from pathlib import Path

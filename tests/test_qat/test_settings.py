@@ -1,3 +1,5 @@
+"""Settings of the command line: their types, and the line a wrong one gets."""
+
 import re
 
 import pytest

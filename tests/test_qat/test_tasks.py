@@ -1,3 +1,5 @@
+"""Text classification encodes, labels and scores rows as the checkpoint expects."""
+
 from pathlib import Path
 from typing import Any
 

@@ -27,7 +27,9 @@ def make_float(family: FamilyName) -> TinyModel:
     return tiny_bert() if family == "bert" else tiny_albert()
 
 
-def make_wrapped(family: FamilyName, recipe: str = "tensorrt", *, weights: WeightGranularity = "per_tensor") -> TinyModel:
+def make_wrapped(
+    family: FamilyName, recipe: str = "tensorrt", *, weights: WeightGranularity = "per_tensor"
+) -> TinyModel:
     """The same model, wrapped and with ranges."""
     model = make_float(family)
     wrap(model, Recipe.load(recipe).model_copy(update={"weights": weights}))
