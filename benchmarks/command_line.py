@@ -36,7 +36,7 @@ def run() -> NoReturn:
     """Runs the command of ``sys.argv`` and exits; a user's mistake becomes one line on standard error and code 2."""
     disable_progress_bar()  # transformers' own; ours say more
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="qdq", standalone_mode=False)
     except QDQError as error:
         _refuse(str(error))
     except _UsageError as error:
@@ -47,7 +47,7 @@ def run() -> NoReturn:
 
 
 def _describe_usage(error: Any) -> str:
-    place = "" if error.ctx is None else f"; see {error.ctx.command_path} --help"
+    place = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
     return f"{error.format_message().rstrip('.')}{place}"
 
 

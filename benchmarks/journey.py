@@ -20,12 +20,19 @@ from benchmarks.report import write_report
 from calibration.observers import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
 from export.engine import BuildSettings
-from export.exported import ExportedModel, Lowering, require_exportable, trace_model, write_exported
+from export.exported import (
+    ExportedModel,
+    Lowering,
+    lower_graph,
+    require_exportable,
+    trace_model,
+    write_exported,
+)
 from export.runners.base import Runner
 from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
-from export.targets import find_target
+from export.targets import Target, find_target
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_checkpoint
 from qat.finetune import FinetuneSettings, finetune
 from qat.huggingface import quantization_config
@@ -120,6 +127,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
             graph = trace_model(checkpoint.model)
             exported, twin = _export(journey, checkpoint, graph, Lowering(target, precision), Path(folder))
         onnx = score("score ONNX", OnnxRuntimeRunner(exported.onnx_path, optimized=False))
+        exact = onnx if precision == "fp32" else score("score ONNX in FP32", _exact_runner(graph, target, Path(folder)))
         with clock.stage("build") as move:
             built = journey.out / "model.engine"
             engine = describe_engine(
@@ -136,7 +144,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         )
     report = {
         **_identity(journey, checkpoint, precision),
-        "accuracy": describe_accuracy(fp32, ptq, qat, onnx),
+        "accuracy": describe_accuracy(fp32, ptq, qat, onnx, exact),
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
@@ -170,6 +178,12 @@ def _export(
     )
     float_twin = replace(lowering, quantized=False)
     return exported, write_exported(graph, checkpoint.model, folder / "float", lowering=float_twin, tokenizer=None)
+
+
+def _exact_runner(graph: ir.Model, target: Target, folder: Path) -> OnnxRuntimeRunner:
+    path = folder / "exact.onnx"
+    ir.save(lower_graph(graph, Lowering(target, "fp32")), path)
+    return OnnxRuntimeRunner(path, optimized=False)
 
 
 def _encode(journey: Journey, task: Task, checkpoint: Checkpoint, path: Path) -> Encoded:

@@ -83,6 +83,7 @@ def build_ladder(accuracy: Row) -> Section | None:
         "rungs": rungs,
         "has_errors": any(errors.values()),
         "agreement": _read_agreement(accuracy.get("agreement")),
+        "agreement_exported": _read_agreement(accuracy.get("agreement_exported")),
         "percent": all(0 <= value <= 1 for value in measured.values()),
     }
 

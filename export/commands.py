@@ -10,14 +10,11 @@ from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
 from export.exported import export
 from export.lint import lint
-from qat.checkpoint import load_checkpoint, read_config
+from qat.commands import load_quantized
 from qat.console import print_json, print_table, show_progress
-from qat.errors import CheckpointError
 from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
 from qat.recipe import validate_settings
 from qat.settings import parse_overrides, require_stages
-from qat.tasks import find_task
-from qat.tasks.record import read_task_record
 
 FolderArgument = Annotated[Path, typer.Argument(help="Exported folder, or an ONNX file.")]
 ShapesOption = Annotated[str | None, typer.Option("--shapes", help="BATCHxSEQUENCE: smallest,usual,largest.")]
@@ -36,10 +33,7 @@ def export_command(
 
     Example: qdq export finetuned --out onnx
     """
-    record = read_task_record(read_config(checkpoint), folder=checkpoint, given=task)
-    loaded = load_checkpoint(checkpoint, find_task(record.name))
-    if loaded.quantization is None:
-        raise CheckpointError(f"{checkpoint} is a float checkpoint: run qdq calibrate on it first")
+    loaded, _, _ = load_quantized(checkpoint, task)
     made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision)
     size = made.onnx_path.stat().st_size
     print_table(

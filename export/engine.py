@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from export.audit.build_audit import audit_built
 from export.audit.engine_audit import AuditRow, EngineAudit, unavailable_audit
@@ -29,12 +29,21 @@ class BuildSettings(BaseModel):
     Attributes:
         shapes: BATCHxSEQUENCE, smallest, usual, largest; one entry for a fixed shape.
         hardware: compute capabilities; only TensorRT for RTX builds for several, and without a GPU.
+
+    Raises:
+        BuildError: shapes that do not parse.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     shapes: str = "1x1,8x64,32x128"
     hardware: tuple[str, ...] | None = Field(default=None, strict=False)
+
+    @field_validator("shapes")
+    @classmethod
+    def _require_shapes(cls, shapes: str) -> str:
+        parse_shapes(shapes)
+        return shapes
 
     def spec_for(self, builder: BuilderName, *, longest: int | None = None) -> EngineSpec:
         """What to ask of that builder.
@@ -44,7 +53,7 @@ class BuildSettings(BaseModel):
             longest: the tokens that the model takes at most; shapes nobody asked for are cut to it.
 
         Raises:
-            BuildError: shapes that do not parse, or that somebody asked for and the model does not take.
+            BuildError: shapes that somebody asked for and the model does not take.
         """
         shapes = parse_shapes(self.shapes)
         if longest is not None and shapes.sequence[2] > longest:

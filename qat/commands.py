@@ -25,7 +25,7 @@ from qat.options import (
 from qat.recipe import validate_settings
 from qat.settings import parse_overrides, require_stages
 from qat.tasks import Task, find_task
-from qat.tasks.record import read_task_record
+from qat.tasks.record import TaskRecord, read_task_record
 
 
 def finetune_command(
@@ -47,11 +47,7 @@ def finetune_command(
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("finetune",))
     stage = validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings")
-    record = read_task_record(read_config(checkpoint), folder=checkpoint, given=task)
-    found = find_task(record.name)
-    loaded = load_checkpoint(checkpoint, found)
-    if loaded.quantization is None:
-        raise CheckpointError(f"{checkpoint} is a float checkpoint: run qdq calibrate on it first")
+    loaded, found, record = load_quantized(checkpoint, task)
     rows = found.load(data, columns=record.columns if columns is None else parse_columns(columns), limit=limit)
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length or record.max_length
@@ -78,6 +74,21 @@ def finetune_command(
     )
     if as_json:
         print_json({"out": str(out), "steps": done.steps, "first_loss": done.first_loss, "last_loss": done.last_loss})
+
+
+def load_quantized(folder: Path, task: str | None) -> tuple[Checkpoint, Task, TaskRecord]:
+    """A quantized checkpoint, its task and how its data is read.
+
+    Raises:
+        CheckpointError: a float checkpoint, or none.
+        DataError: neither the folder nor ``task`` says the task.
+    """
+    config = read_config(folder)
+    if getattr(config, "quantization_config", None) is None:
+        raise CheckpointError(f"{folder} is a float checkpoint: run qdq calibrate on it first")
+    record = read_task_record(config, folder=folder, given=task)
+    found = find_task(record.name)
+    return load_checkpoint(folder, found), found, record
 
 
 def load_teacher(folder: Path, task: Task, student: Checkpoint) -> PreTrainedModel:

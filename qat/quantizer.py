@@ -102,7 +102,7 @@ class FakeQuantizer(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], *rest: Any) -> Self:
         before = self.amax
-        super()._apply(fn, *rest)
+        super()._apply(fn, *rest)  # type: ignore[no-untyped-call]
         if self.amax.dtype != torch.float32:  # a cast of the model would round its ranges
             self.amax = before.to(self.amax.device)
         return self

@@ -145,14 +145,16 @@ def _set_attention(model: PreTrainedModel, implementation: str) -> None:
 def _set_training_flags(model: PreTrainedModel, family: Family) -> None:
     names = {plain.__name__: quant.__name__ for plain, quant in family.swaps.items()}
     for module in _pretrained_modules(model):
-        module._no_split_modules = {names.get(name, name) for name in module._no_split_modules or ()}
+        whole = {family.layer.__name__, *(module._no_split_modules or ())}
+        module._no_split_modules = {names.get(name, name) for name in whole}
         module.supports_gradient_checkpointing = True
 
 
 def _restore_training_flags(model: PreTrainedModel, family: Family) -> None:
     names = {quant.__name__: plain.__name__ for plain, quant in family.swaps.items()}
+    upstream = {name for module in _pretrained_modules(model) for name in type(module)._no_split_modules or ()}
     for module in _pretrained_modules(model):
-        module._no_split_modules = {names.get(name, name) for name in module._no_split_modules or ()}
+        module._no_split_modules = upstream & {names.get(name, name) for name in module._no_split_modules or ()}
         vars(module).pop("supports_gradient_checkpointing", None)
 
 

@@ -14,6 +14,7 @@ class Tolerance(NamedTuple):
     reason: str
 
 
+SDPA = Tolerance(2e-5, "the contract's figure: fused attention sums its products in another order than eager attention")
 PADDING = Tolerance(1e-5, "a wider batch lets the matmuls add the same products in another order")
 DISTILLATION = Tolerance(1e-5, "FP32 logarithms and exponentials against the FP64 oracle")
 MICRO_BATCHES = Tolerance(1e-2, "another summation order moves a few activations over a rounding tie")
@@ -32,3 +33,5 @@ FLOAT_FP16 = Tolerance(
     1e-2, "logits of a float graph in FP16: roundings of 2^-11 through three layers of random weights"
 )
 HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most, about what INT8 itself costs again")
+SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than the one product they replace")
+SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP16")

@@ -83,8 +83,11 @@ def test_the_report_of_a_run_has_every_figure(journey: Journey) -> None:
 def test_a_run_shows_its_stages_and_a_short_table(journey: Journey) -> None:
     _, done = journey
     stages = [line.removesuffix(" ...") for line in done.err.splitlines()]
-    assert ["calibrate", "fine-tune", "export", "build"] == [
-        name for name in stages if name in ("calibrate", "fine-tune", "export", "build")
+    assert [name for name in stages if name in ("calibrate", "fine-tune", "export", "build")] == [
+        "calibrate",
+        "fine-tune",
+        "export",
+        "build",
     ]
     table = done.out.splitlines()[:-1]
     assert table[0].rstrip().endswith("report.html")
@@ -199,7 +202,9 @@ def test_the_module_runs_in_a_process_of_its_own(chain: Chain, workspace: Worksp
 
 def test_a_mistake_in_a_process_of_its_own_is_one_line_and_code_2(workspace: Workspace, tmp_path: Path) -> None:
     nan = workspace.folder / "nan.jsonl"
-    done = run_module("calibrate", workspace.checkpoint, "--task", "text-classification", "--data", nan, "--out", tmp_path)
+    done = run_module(
+        "calibrate", workspace.checkpoint, "--task", "text-classification", "--data", nan, "--out", tmp_path
+    )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"qdq: data file '{nan}' does not exist: ")

@@ -29,7 +29,7 @@ from tests.test_export.tiny_models import (
 )
 from tests.tiny import tiny_tokenizer
 
-CHANNELS = Case("bert", "tensorrt", "per_channel", layers=1)
+CHANNELS = Case("bert", "tensorrt", "per_channel", shallow=True)
 
 
 def test_a_folder_holds_all_that_is_needed_to_run_it(exported: ExportedModel, traced: Traced) -> None:
@@ -176,7 +176,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, bert: Traced) -
     target = find_target("rtx")
     with pytest.raises(OutputError, match=r"^cannot write the folder .*file: a file of that name exists; choose anoth"):
         write_exported(bert.graph, bert.model, tmp_path / "file", lowering=Lowering(target, "fp16"), tokenizer=None)
+    out = tmp_path / "file" / "onnx"
     with pytest.raises(OutputError, match=r"^cannot write .*file/onnx: \w.*; choose another --out$"):
-        out = tmp_path / "file" / "onnx"
         write_exported(bert.graph, bert.model, out, lowering=Lowering(target, "fp16"), tokenizer=None)
     assert (tmp_path / "file").read_text() == "kept"

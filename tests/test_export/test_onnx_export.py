@@ -25,7 +25,7 @@ from tests.test_export.tiny_models import (
 )
 from tests.tolerances import FLIPPED_ROWS
 
-LINEAR = Case("bert", "linear", "per_channel", layers=1, pair=True)
+LINEAR = Case("bert", "linear", "per_channel", shallow=True, pair=True)
 
 
 def test_the_traced_graph_is_the_model_at_every_shape(traced: Traced) -> None:

@@ -52,7 +52,7 @@ def test_probabilities_of_padding_are_exactly_zero() -> None:
     model = ir.from_onnx_text(TEXT)
     assert BoundMask()(model).modified
     feed = {"scores": np.full((1, 1, 3, 3), 50.0, np.float32), "attention_mask": np.array([[1, 1, 0]])}
-    assert run_graph(model, feed).tolist() == [[[[0.5, 0.5, 0.0]] * 3]]  # type: ignore[arg-type]
+    assert run_graph(model, feed).tolist() == [[[[0.5, 0.5, 0.0]] * 3]]
 
 
 def test_a_bounded_mask_and_attention_without_one_are_left_alone(traced: Traced) -> None:

@@ -17,7 +17,7 @@ from tests.test_export.conftest import Trace
 from tests.test_export.tiny_models import ALBERT, BERT, Case, count_apart, make_batch, run_graph
 from tests.tolerances import FLIPPED_ROWS
 
-CHANNELS = Case("bert", "tensorrt", "per_channel", layers=1)
+CHANNELS = Case("bert", "tensorrt", "per_channel", shallow=True)
 
 MATRIX = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -35,7 +35,8 @@ def divide_and_round(weight: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.in
     """The oracle: plain NumPy, one row of a ``(out, in)`` weight a scale or one scale for all."""
     rows = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(weight),))
     levels = [np.round(row.astype(np.float32) / step) for row, step in zip(weight, rows, strict=True)]
-    return np.minimum(np.maximum(np.array(levels), -128), 127).astype(np.int8)
+    clipped: NDArray[np.int8] = np.minimum(np.maximum(np.array(levels), -128), 127).astype(np.int8)
+    return clipped
 
 
 def folded_weights(graph: ir.Model) -> dict[str, tuple[NDArray[Any], NDArray[Any], int | None]]:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 
 from export.passes.qdq_nodes import (
     add_initializer,
@@ -74,7 +75,11 @@ def test_the_same_content_is_stored_once_and_other_content_gets_a_free_name() ->
     model = make_graph()
     first = add_initializer(model, "w", np.array([1.0, 2.0], np.float32))
     assert first is model.graph.initializers["w"]
-    others = [np.array([1.0, 3.0], np.float32), np.array([1.0, 2.0], np.float16), np.array([[1.0, 2.0]], np.float32)]
+    others: list[NDArray[np.generic]] = [
+        np.array([1.0, 3.0], np.float32),
+        np.array([1.0, 2.0], np.float16),
+        np.array([[1.0, 2.0]], np.float32),
+    ]
     names = [add_initializer(model, "w", each).name for each in others]
     assert len({"w", *names}) == 4
     for name, array in zip(names, others, strict=True):

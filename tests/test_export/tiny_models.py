@@ -1,4 +1,4 @@
-"""Tiny calibrated models whose attention TensorRT fuses in INT8 (head size 32), their traced graphs, and how to run one.
+"""Tiny calibrated models with heads that TensorRT fuses in INT8 (size 32), their traced graphs, and how to run one.
 
 Everything expensive is made once by the fixtures in ``conftest.py``; a test that changes a model or a graph copies it.
 """
@@ -12,13 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    PreTrainedModel,
-)
+from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from calibration.calibrate import calibrate
 from export.exported import trace_model
@@ -31,31 +25,36 @@ from tests.tolerances import GRAPH_FP32
 FamilyName = Literal["bert", "albert"]
 Batch = dict[str, NDArray[np.int64]]
 
-TRACED = (2, 16)
-"""The shape the exporter sees; no test runs a graph at it alone."""
-
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
-"""(batch, sequence) that graphs are run at: the smallest, odd ones, the longest; padding in all but the first."""
+"""(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
+
+LAYERS = {"bert": 2, "albert": 3}
+"""How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A calibrated model to trace: how often an encoder layer runs in it, and whether it takes segment ids."""
+    """A calibrated model to trace; ``pair`` adds segment ids, a ``shallow`` one has a layer less and traces faster."""
 
     family: FamilyName
     recipe: str
     weights: WeightGranularity
-    layers: int
     pair: bool = False
+    shallow: bool = False
+
+    @property
+    def layers(self) -> int:
+        """How often an encoder layer runs in it."""
+        return LAYERS[self.family] - self.shallow
 
     def __str__(self) -> str:
         return f"{self.family}-{self.recipe}-{self.weights}"
 
 
-BERT = Case("bert", "tensorrt", "per_tensor", layers=2)
-ALBERT = Case("albert", "tensorrt", "per_tensor", layers=3)
+BERT = Case("bert", "tensorrt", "per_tensor")
+ALBERT = Case("albert", "tensorrt", "per_tensor")
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,14 @@ class Traced:
 
 def make_float(family: FamilyName, layers: int) -> PreTrainedModel:
     """A float model in evaluation mode; always the same one."""
-    sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": layers}
-    shared = {"vocab_size": len(tiny_tokenizer()), "max_position_embeddings": MAX_LENGTH, "num_labels": 3}
-    model: PreTrainedModel
-    if family == "bert":
-        model = BertForSequenceClassification(BertConfig(**shared, **sizes))
-    else:
-        model = AlbertForSequenceClassification(AlbertConfig(**shared, **sizes, embedding_size=16, pad_token_id=0))
+    config = BertConfig() if family == "bert" else AlbertConfig(embedding_size=16, pad_token_id=0)
+    config.vocab_size, config.max_position_embeddings = len(tiny_tokenizer()), MAX_LENGTH
+    config.hidden_size, config.num_attention_heads, config.intermediate_size = 64, 2, 128
+    config.num_hidden_layers, config.num_labels = layers, 3
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     spread_weights(model, seed=1)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def make_calibrated(case: Case) -> PreTrainedModel:

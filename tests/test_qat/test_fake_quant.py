@@ -1,6 +1,7 @@
 """The operator against three independent implementations, its gradient, its laws and its scale."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,8 @@ def quantize(x: Floats, scale: Floats, axis: int | None = None) -> Floats:
 @cache
 def onnx_pair(axis: int | None) -> onnx.ModelProto:
     """QuantizeLinear and DequantizeLinear with an INT8 zero point 0, as ONNX writes them."""
-    channel, shape = ({}, []) if axis is None else ({"axis": axis}, ["channels"])
+    channel: dict[str, Any] = {} if axis is None else {"axis": axis}
+    shape = [] if axis is None else ["channels"]
     zeros = [] if axis is None else [helper.make_node("Shape", ["scale"], ["length"])]
     filled = helper.make_tensor("value", TensorProto.INT8, [1], [0])
     fill = helper.make_node("ConstantOfShape", ["length"], ["zero"], value=filled)
@@ -84,7 +86,7 @@ def onnxruntime_session(axis: int | None) -> ort.InferenceSession:
 def other_answers(x: Floats, scale: Floats, axis: int | None) -> dict[str, Floats]:
     # onnx.reference casts its quotients to 32-bit integers: what saturates anyway must fit one first
     most = np.float32(1e6) * scale.max()
-    reference = ReferenceEvaluator(onnx_pair(axis)).run(None, {"x": np.clip(x, -most, most), "scale": scale})
+    reference: Any = ReferenceEvaluator(onnx_pair(axis)).run(None, {"x": np.clip(x, -most, most), "scale": scale})
     return {
         "NumPy": oracles.fake_quantize(x, scale, axis),
         "ONNX Runtime": onnxruntime_session(axis).run(None, {"x": x, "scale": scale})[0],

@@ -27,6 +27,13 @@ def make_float(family: FamilyName) -> TinyModel:
     return tiny_bert() if family == "bert" else tiny_albert()
 
 
+def make_eager(family: FamilyName) -> TinyModel:
+    """The same model with the attention ours is compared with."""
+    model = make_float(family)
+    model.set_attn_implementation("eager")
+    return model
+
+
 def make_wrapped(
     family: FamilyName, recipe: str = "tensorrt", *, weights: WeightGranularity = "per_tensor"
 ) -> TinyModel:

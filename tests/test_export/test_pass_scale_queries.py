@@ -1,0 +1,84 @@
+"""ScaleQueries: the attention scale moves in front of the product and the scores stay what they were."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from export.passes.fold_weights import FoldWeights
+from export.passes.qdq_nodes import constant, nodes_of, operand
+from export.passes.scale_queries import ScaleQueries
+from export.passes.strip_quantization import StripQuantization
+from tests.test_export.tiny_models import SHAPES, Traced, count_apart, make_batch, run_graph
+from tests.tolerances import FLIPPED_ROWS, SCALED_FP16
+
+HEAD_SIZE = 32
+FACTOR = np.float32(HEAD_SIZE**-0.5)
+
+
+def score_products(model: ir.Model) -> list[ir.Node]:
+    """The products whose result a Softmax reads, directly or behind the mask."""
+    found = []
+    for softmax in nodes_of(model, "Softmax"):
+        add = operand(softmax, 0).producer()
+        assert add is not None
+        sources = [value.producer() for value in add.inputs if value is not None]
+        found += [node for node in sources if node is not None and node.op_type == "MatMul"]
+    return found
+
+
+def query_scales(model: ir.Model) -> list[float]:
+    scales = []
+    for product in score_products(model):
+        source = operand(product, 0).producer()
+        assert source is not None
+        assert source.op_type == "DequantizeLinear"
+        array = constant(operand(source, 1))
+        assert array is not None
+        scales.append(float(array))
+    return scales
+
+
+def stored_scales(traced: Traced) -> list[float]:
+    nodes = nodes_of(traced.graph, "QuantizeLinear")
+    wanted = [node for node in nodes if "query_quantizer/" in (node.name or "")]
+    return [float(array) for node in wanted if (array := constant(operand(node, 1))) is not None]
+
+
+def test_the_logits_stay_and_no_score_is_scaled_afterwards(traced: Traced) -> None:
+    scaled = traced.graph.clone()
+    FoldWeights()(scaled)
+    assert score_products(scaled) == []
+    assert ScaleQueries("float32")(scaled).modified
+    assert len(score_products(scaled)) == traced.case.layers
+    for shape in SHAPES:
+        batch = make_batch(*shape)
+        assert count_apart(run_graph(scaled, batch), run_graph(traced.graph, batch)) <= FLIPPED_ROWS.value
+
+
+def test_the_dequantization_of_the_query_takes_the_scale(traced: Traced) -> None:
+    scaled = traced.graph.clone()
+    ScaleQueries("float32")(scaled)
+    assert query_scales(scaled) == [float(np.float32(scale) * FACTOR) for scale in stored_scales(traced)]
+
+
+def test_in_fp16_the_scale_is_an_fp16_value(traced: Traced) -> None:
+    scaled = traced.graph.clone()
+    ScaleQueries("float16")(scaled)
+    found, exact = query_scales(scaled), [scale * float(FACTOR) for scale in stored_scales(traced)]
+    assert found == [float(np.float16(scale)) for scale in found]
+    assert found == pytest.approx(exact, rel=SCALED_FP16.value)
+
+
+def test_a_float_query_is_multiplied(traced: Traced) -> None:
+    plain = traced.graph.clone()
+    StripQuantization()(plain)
+    scaled = plain.clone()
+    assert ScaleQueries("float32")(scaled).modified
+    batch = make_batch(3, 9)
+    assert count_apart(run_graph(scaled, batch), run_graph(plain, batch)) == 0
+
+
+def test_scaled_queries_are_left_alone(traced: Traced) -> None:
+    scaled = traced.graph.clone()
+    ScaleQueries("float32")(scaled)
+    assert not ScaleQueries("float32")(scaled).modified
