@@ -1,5 +1,6 @@
 """What the journey measures of what it made: accuracy step by step, the engine beside its float twin, latency."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from benchmarks.accuracy import Accuracy, share_same_argmax
 from benchmarks.latency import measure_latency
 from benchmarks.workload import Workload
+from calibration.calibrate import RangeRow
 from export.audit.build_audit import audit_built
 from export.audit.onnxruntime_audit import audit_onnxruntime
 from export.engine import BuildSettings, build
@@ -119,6 +121,27 @@ def compare_latency(
         workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]
         measured = measure_latency(opened, workloads, texts, seconds=seconds)
     return [asdict(row) for row in measured]
+
+
+def describe_ranges(rows: Sequence[RangeRow]) -> list[dict[str, Any]]:
+    """Every range with the role of its tensor and the layer it is reached at: of a shared layer, the depth.
+
+    >>> row = RangeRow(name="bert.encoder.layer.3.output.dense.input_quantizer", source="calibrated", depth=0, amax=2.5)
+    >>> describe_ranges([row])[0]["role"], describe_ranges([row])[0]["depth"]
+    ('output.dense.input', 3)
+    """
+    described = []
+    for row in rows:
+        *_, layer, role = re.split(r"\.(\d+)\.", row.name)
+        described.append(
+            {
+                "name": row.name,
+                "role": role.removesuffix("_quantizer"),
+                "depth": int(layer) + row.depth,
+                "amax": row.amax,
+            }
+        )
+    return described
 
 
 def summarize(report: Mapping[str, Any]) -> list[tuple[str, Any]]:

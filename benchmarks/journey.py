@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from benchmarks.accuracy import Accuracy, measure_accuracy
 from benchmarks.environment import describe_environment
-from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine
+from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges
 from benchmarks.report import write_report
 from calibration.observers import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
@@ -148,7 +148,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
-        "ranges": [asdict(row) for row in calibrated.calibration.ranges],
+        "ranges": describe_ranges(calibrated.calibration.ranges),
         "coverage": [asdict(row) for row in calibrated.wrapped.rows],
         "split_neurons": [asdict(block) for block in calibrated.split],
         "environment": describe_environment(),

@@ -33,12 +33,14 @@ def say(text: str) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; what comes from data cannot format it."""
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)  # Text: no markup, no emoji codes
+    console = Console()
+    console.print(Text(title), soft_wrap=True)  # a table's own title is cut to its width, and titles hold paths
+    table = Table(box=None, pad_edge=False)  # Text: no markup, no emoji codes
     for name in columns:
         table.add_column(Text(name))
     for row in rows:
         table.add_row(*(Text(format_cell(value)) for value in row))
-    Console().print(table)
+    console.print(table)
 
 
 def format_cell(value: Any) -> str:
