@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export.lint import lint
-
     from benchmarks.evaluate import benchmark, evaluate
     from calibration.calibrate import calibrate
     from export.compare import compare
     from export.engine import audit, build
     from export.exported import export
+    from export.lint import lint
     from export.runners.load import load_runner
     from qat.finetune import QATTrainer, finetune
     from qat.huggingface import QDQConfig, unwrap, wrap

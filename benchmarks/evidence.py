@@ -78,7 +78,7 @@ def describe_engine(
     return {
         "target": exported.target,
         "hardware": list(engine.built.hardware),
-        "shapes": settings.shapes,
+        "shapes": ",".join(f"{b}x{s}" for b, s in zip(spec.shapes.batch, spec.shapes.sequence, strict=True)),
         "builder": f"{engine.built.builder} {engine.built.version}",
         **{name: facts[name] for name in facts if name not in ("status", "reason", "rows")},
         "fp16_activation_mb": float_audit.activation_mb,

@@ -33,6 +33,7 @@ from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
 from export.targets import Target, find_target
+from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_checkpoint
 from qat.finetune import FinetuneSettings, finetune
 from qat.huggingface import quantization_config
@@ -112,7 +113,9 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     target.require_granularity(journey.recipe.weights, precision)
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)
+    journey.building.spec_for("rtx", longest=checkpoint.model.config.max_position_embeddings)
     training, evaluation = (_encode(journey, task, checkpoint, path) for path in (journey.data, journey.evaluation))
+    require_writable(journey.out / "report.json")
     score = _scorer(journey, task, checkpoint, evaluation, clock)
 
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6

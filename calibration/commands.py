@@ -7,6 +7,7 @@ import typer
 
 from calibration.observers import CalibrationSettings
 from calibration.stage import CalibrationStage, calibrate_checkpoint
+from qat.artefacts import require_writable
 from qat.checkpoint import load_checkpoint
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
@@ -65,6 +66,7 @@ def calibrate_command(
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
     )
+    require_writable(out)
     with show_progress("calibrate") as advance:
         done = calibrate_checkpoint(
             loaded,

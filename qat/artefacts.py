@@ -68,6 +68,15 @@ def _staging_folder(path: Path) -> Path:
     return staging
 
 
+def require_writable(path: Path) -> None:
+    """Passes when an artefact can be written at ``path``; asked before long work starts.
+
+    Raises:
+        OutputError: its folder cannot be made or written.
+    """
+    shutil.rmtree(_staging_folder(Path(path)))
+
+
 def write_json(path: Path, value: object) -> None:
     """``path`` holding ``value`` as indented JSON, written atomically."""
     with atomic_file(path) as staging:

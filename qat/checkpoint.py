@@ -163,4 +163,5 @@ def save_checkpoint(
             )
             (staging / "README.md").write_text(card, encoding="utf-8")
         write_manifest(staging, stage=stage, inputs=inputs, facts=facts)
+    checkpoint.model.config.name_or_path = str(out)  # what a later manifest names as its source
     return out

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from transformers import PreTrainedModel
 
+from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
@@ -52,6 +53,7 @@ def finetune_command(
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length or record.max_length
     )
+    require_writable(out)
     with show_progress("fine-tune") as advance:
         done = finetune(
             loaded.model,

@@ -6,12 +6,11 @@ Importing this module teaches ``from_pretrained`` the method ``qdq``; without it
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from qat.attention import ATTENTION
 from qat.errors import CheckpointError, suggest
 from qat.quantizer import named_quantizers, quantizers_without_range
 from qat.recipe import Recipe
@@ -87,16 +86,11 @@ class QDQHfQuantizer(HfQuantizer):
     """Wraps a model before its weights are loaded, and sets afterwards what the file did not hold."""
 
     quantization_config: QDQConfig
-    float_attention = "sdpa"
+    float_attention: str
     """The attention implementation that ``unwrap`` gives back."""
 
-    def update_attn_implementation(self, config: PretrainedConfig) -> PretrainedConfig:
-        """The configuration with our attention chosen; it is not saved, so every load sets it."""
-        self.float_attention = config._attn_implementation or self.float_attention
-        config._attn_implementation = ATTENTION
-        return config
-
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        self.float_attention = model.config._attn_implementation
         cast(Any, model).quantization_report = convert_model(model, self.quantization_config.recipe)
         keep_ranges_in_fp32(model)
         if self.quantization_config.state == "uncalibrated":

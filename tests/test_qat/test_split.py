@@ -1,6 +1,7 @@
 """Splitting outlier neurons: the same function, a smaller weight range, and nothing where there is no outlier."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ def with_outlier(model: PreTrainedModel) -> PreTrainedModel:
     family = find_family(model.config.model_type)
     for name, _ in family.layers(model):
         with torch.no_grad():
-            model.get_submodule(family.feed_forward(name)[1]).weight[3, 5] = OUTLIER
-    return model.eval()
+            model.get_parameter(f"{family.feed_forward(name)[1]}.weight")[3, 5] = OUTLIER
+    model.eval()
+    return model
 
 
 def answer(model: PreTrainedModel) -> torch.Tensor:
@@ -33,7 +35,7 @@ def answer(model: PreTrainedModel) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("make", [tiny_bert, tiny_albert])
-def test_the_function_stays_and_the_range_shrinks(make: type[PreTrainedModel]) -> None:
+def test_the_function_stays_and_the_range_shrinks(make: Callable[[], PreTrainedModel]) -> None:
     model = with_outlier(make())
     before, width = answer(model), model.config.intermediate_size
     blocks = split_outlier_neurons(model)
