@@ -1,27 +1,20 @@
 """The README's commands exist, with their options, and its tree is the tree on the disk."""
 
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 
+from typer.testing import CliRunner
+
+from benchmarks.command_line import app
 from tests.contracts.readme_text import Command, annotated_tree, commands
 from tests.contracts.source_tree import PACKAGES, ROOT, TOP_LEVEL
 
 
 @cache
 def _help(*subcommand: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "qdq", *subcommand, "--help"],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, f"qdq {' '.join(subcommand)}: {done.stderr}"
-    return done.stdout
+    done = CliRunner().invoke(app, [*subcommand, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+    assert done.exit_code == 0, f"qdq {' '.join(subcommand)}: {done.output}"
+    return done.output
 
 
 def _options(text: str) -> set[str]:
