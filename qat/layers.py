@@ -8,18 +8,22 @@ from torch.nn import functional
 
 from qat.quantizer import FakeQuantizer, Slot
 
+SLOTS = ("input_quantizer", "weight_quantizer", "output_quantizer")
+"""The slots of every layer with a quantized weight."""
 
-class QuantLinear(nn.Linear):
-    """A Linear that owns its weight's quantizer, and those of its input and output where nobody shares them.
 
-    ``partners`` are Linears whose weights share one range with this one (q, k and v with per-tensor weights, so that
+class QuantizedLayer(nn.Module):
+    """A layer that owns its weight's quantizer, and those of its input and output where nobody shares them.
+
+    ``partners`` are layers whose weights share one range with this one (q, k and v with per-tensor weights, so that
     TensorRT merges the three); the tuple keeps them out of the module tree.
     """
 
+    weight: Tensor
     weight_quantizer: Slot
     input_quantizer: Slot
     output_quantizer: Slot
-    partners: tuple["QuantLinear", ...]
+    partners: tuple["QuantizedLayer", ...]
 
     def weight_amax(self) -> Tensor:
         """The weight's range now, its partners' included: ``(out,)`` per channel, ``(1,)`` per tensor."""
@@ -49,11 +53,6 @@ class QuantLinear(nn.Linear):
         if isinstance(quantizer, FakeQuantizer) and quantizer.spec.range_source == "weight":
             quantizer.set_range(self.weight_amax())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer on quantized input and weight; the bias stays float."""
-        y = functional.linear(self.input_quantizer(x), self.quantized_weight(), self.bias)
-        return cast(Tensor, self.output_quantizer(y))
-
     def _save_to_state_dict(
         self,
         destination: dict[str, Tensor],
@@ -65,8 +64,26 @@ class QuantLinear(nn.Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
 
+class QuantLinear(QuantizedLayer, nn.Linear):
+    """A Linear whose input, weight and output have slots for a quantizer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer on quantized input and weight; the bias stays float."""
+        y = functional.linear(self.input_quantizer(x), self.quantized_weight(), self.bias)
+        return cast(Tensor, self.output_quantizer(y))
+
+
+class QuantConv1d(QuantizedLayer, nn.Conv1d):
+    """A Conv1d, dense, grouped or depthwise, with the same slots; padding is zero and zero is exact in INT8."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer on quantized input ``(batch, channels, tokens)`` and weight; the bias stays float."""
+        y = self._conv_forward(self.input_quantizer(x), self.quantized_weight(), self.bias)
+        return cast(Tensor, self.output_quantizer(y))
+
+
 def refresh_weight_ranges(model: nn.Module) -> None:
     """Stores the present range of every weight that its range follows."""
     for module in model.modules():
-        if isinstance(module, QuantLinear):
+        if isinstance(module, QuantizedLayer):
             module.refresh_weight_range()

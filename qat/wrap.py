@@ -11,7 +11,7 @@ from qat.attention import ATTENTION
 from qat.errors import RecipeError
 from qat.families import Family, find_family
 from qat.families.base import LayerPlan, Reader
-from qat.layers import QuantLinear
+from qat.layers import QuantizedLayer
 from qat.placement import Decision, RuleBook, choose_points
 from qat.quantizer import FakeQuantizer, Unquantized
 from qat.recipe import Recipe
@@ -88,7 +88,7 @@ def restore_model(model: PreTrainedModel, implementation: str) -> None:
         if type(module) in float_class:
             for slot in slots.get(type(module), ()):
                 delattr(module, slot)
-            if isinstance(module, QuantLinear):
+            if isinstance(module, QuantizedLayer):
                 del module.partners
             module.__class__ = float_class[type(module)]
     _set_attention(model, implementation)
@@ -97,7 +97,7 @@ def restore_model(model: PreTrainedModel, implementation: str) -> None:
 
 def is_wrapped(model: nn.Module) -> bool:
     """Whether the model holds quantized layers."""
-    return any(isinstance(module, QuantLinear) for module in model.modules())
+    return any(isinstance(module, QuantizedLayer) for module in model.modules())
 
 
 def _readers(plan: LayerPlan) -> list[Reader]:
@@ -113,7 +113,7 @@ def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], f
         module.__class__ = family.swaps[type(module)]
         for slot in slots.get(type(module), ()):
             setattr(module, slot, Unquantized())
-        if isinstance(module, QuantLinear):
+        if isinstance(module, QuantizedLayer):
             module.partners = ()
     for module in outside:
         module.__class__ = family.outer_swaps[type(module)]
@@ -125,14 +125,14 @@ def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, r
 
 
 def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> None:
-    linears = [cast(QuantLinear, model.get_submodule(path)) for path in group]
+    members = [cast(QuantizedLayer, model.get_submodule(path)) for path in group]
     granularity: Granularity = PerChannel(0) if recipe.weights == "per_channel" else PerTensor()
     spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source="weight")
-    for path, linear in zip(group, linears, strict=True):
-        channels = linear.weight.shape[0] if recipe.weights == "per_channel" else 1
+    for path, member in zip(group, members, strict=True):
+        channels = member.weight.shape[0] if recipe.weights == "per_channel" else 1
         _fill_slot(model, path, "weight_quantizer", spec, channels)
         if recipe.weights == "per_tensor" and recipe.sharing == "tensor":
-            linear.partners = tuple(other for other in linears if other is not linear)
+            member.partners = tuple(other for other in members if other is not member)
 
 
 def _set_attention(model: PreTrainedModel, implementation: str) -> None:

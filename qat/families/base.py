@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qat.errors import CheckpointError, suggest
-from qat.layers import QuantLinear
+from qat.layers import SLOTS, QuantConv1d, QuantLinear
 from qat.recipe import Role
 from qat.spec import RangeSource
 
@@ -92,7 +92,7 @@ class Family:
 
     def all_slots(self) -> dict[type[nn.Module], tuple[str, ...]]:
         """The slots of the family's classes and of the layers every family uses."""
-        return {QuantLinear: ("input_quantizer", "weight_quantizer", "output_quantizer"), **self.slots}
+        return {QuantLinear: SLOTS, QuantConv1d: SLOTS, **self.slots}
 
 
 _FAMILIES: dict[str, Family] = {}

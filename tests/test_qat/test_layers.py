@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from qat.layers import QuantLinear, refresh_weight_ranges
-from qat.quantizer import FakeQuantizer
+from qat.layers import QuantConv1d, QuantLinear, refresh_weight_ranges
+from qat.quantizer import FakeQuantizer, Unquantized
 from qat.recipe import WeightGranularity
+from qat.spec import PerChannel, PerTensor, QuantSpec
 from tests import oracles
 from tests.test_qat.wrapped import (
     BERT_LAYER,
@@ -143,3 +144,24 @@ def test_an_export_reads_the_stored_range() -> None:
     program = torch.export.export(layer, (torch.ones(1, 64),), strict=False)
     rounded = functional.linear(layer.input_quantizer(torch.ones(1, 64)), layer.weight.round(), layer.bias)
     assert torch.equal(program.module()(torch.ones(1, 64)), rounded)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8], ids=["dense", "grouped", "depthwise"])
+@pytest.mark.parametrize("weights", ["per_tensor", "per_channel"])
+def test_a_convolution_is_one_of_the_rounded_tensors(groups: int, weights: WeightGranularity) -> None:
+    layer = QuantConv1d(8, 8, 3, padding=1, groups=groups)
+    channels = 8 if weights == "per_channel" else 1
+    granularity = PerChannel(0) if weights == "per_channel" else PerTensor()
+    layer.weight_quantizer = FakeQuantizer(
+        QuantSpec(granularity=granularity, range_source="weight"), ranges=channels, name="weight"
+    )
+    layer.input_quantizer = FakeQuantizer(QuantSpec(token_axis=2), ranges=1, name="input")
+    layer.input_quantizer.set_range(torch.tensor([2.0]))
+    layer.output_quantizer, layer.partners = Unquantized(), ()
+    x, weight = torch.randn(2, 8, 5), layer.weight.detach().numpy()
+    amax = abs(weight).max(axis=(1, 2) if weights == "per_channel" else None)
+    axis = 0 if weights == "per_channel" else None
+    expected = torch.from_numpy(oracles.fake_quantize(weight, oracles.scale_of(amax), axis))
+    rounded = torch.from_numpy(oracles.fake_quantize(x.numpy(), oracles.scale_of(torch.tensor([2.0]).numpy())))
+    assert torch.equal(layer.quantized_weight(), expected)
+    assert torch.equal(layer(x), functional.conv1d(rounded, expected, layer.bias, padding=1, groups=groups))
