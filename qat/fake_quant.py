@@ -2,8 +2,8 @@
 
 The arithmetic is ONNX's QuantizeLinear followed by DequantizeLinear with zero point 0 (ONNX operator specification,
 opset 19; TensorRT developer guide, "Explicit quantization"): ``clamp(round_half_even(x / scale), -128, 127) * scale``.
-The gradient is the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), zero where the value was
-clamped.
+The gradient of the tensor is the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), zero where the
+value was clamped; that of the scale is LSQ's (Esser et al. 2020, arXiv 1902.08153, equation 3).
 """
 
 from typing import Any
@@ -63,15 +63,22 @@ def _(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
     return torch.empty_like(x)
 
 
-def _save_inside_mask(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
-    x, scale, axis = inputs
-    rounded = _round(x, _shape_for(scale, x, axis))
-    ctx.save_for_backward((rounded >= INT8_MIN) & (rounded <= INT8_MAX))
+def _save_what_backward_needs(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
+    x, scale, ctx.axis = inputs
+    steps = _shape_for(scale, x, ctx.axis)
+    rounded = _round(x, steps)
+    inside = (rounded >= INT8_MIN) & (rounded <= INT8_MAX)
+    slope = rounded.clamp(INT8_MIN, INT8_MAX) - inside * (x / steps) if ctx.needs_input_grad[1] else None
+    ctx.save_for_backward(inside, slope)
 
 
-def _pass_gradient_inside(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-    (inside,) = ctx.saved_tensors
-    return gradient * inside, None, None
+def _pass_gradient_inside(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    inside, slope = ctx.saved_tensors
+    if slope is None:
+        return gradient * inside, None, None
+    share = gradient.to(torch.float32) * slope
+    others = [i for i in range(share.dim()) if i != ctx.axis]
+    return gradient * inside, share.sum(dim=others), None
 
 
-fake_quantize.register_autograd(_pass_gradient_inside, setup_context=_save_inside_mask)
+fake_quantize.register_autograd(_pass_gradient_inside, setup_context=_save_what_backward_needs)

@@ -3,9 +3,9 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,7 @@ from qat.distill import distillation_loss
 from qat.errors import RangeError
 from qat.huggingface import quantization_config
 from qat.layers import refresh_weight_ranges
+from qat.learned_ranges import give_ranges_their_rate, learning_ranges
 from qat.quantizer import quantizers_without_range
 from qat.tasks.base import Encoded, Feature
 
@@ -49,6 +50,8 @@ class FinetuneSettings(BaseModel):
         dropout: while training, in place of the checkpoint's own; the rounding noise regularizes enough.
         distillation: with a teacher, its share of the loss; the labels have the rest.
         temperature: of the softened logits.
+        ranges: activation ranges stay as calibration found them (``frozen``), or are trained as well (``learned``).
+        range_rate: of learned ranges, the share of its range one step may change at the top of the schedule.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -64,6 +67,8 @@ class FinetuneSettings(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1, strict=False)
     distillation: float = Field(default=0.9, ge=0, le=1, strict=False)
     temperature: float = Field(default=2.0, gt=0, strict=False)
+    ranges: Literal["frozen", "learned"] = "frozen"
+    range_rate: float = Field(default=0.01, gt=0, lt=1, strict=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +88,7 @@ class QATTrainer(Trainer):
         teacher: the float original; it is run without gradients on the same batches.
         distillation: the teacher's share of the loss.
         temperature: of the softened logits.
+        range_rate: the share of a learned range that one step may change (``qat.learned_ranges``).
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class QATTrainer(Trainer):
         teacher: PreTrainedModel | None = None,
         distillation: float = 0.9,
         temperature: float = 2.0,
+        range_rate: float = 0.01,
         **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
@@ -102,6 +109,15 @@ class QATTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
         self.distillation = distillation
         self.temperature = temperature
+        self.range_rate = range_rate
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """As Trainer's, with a rate of its own for every learned range."""
+        made = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **named)
+        if made:
+            give_ranges_their_rate(optimizer, _unwrapped(self.model), self.range_rate)
+        return optimizer
 
     def compute_loss(
         self,
@@ -202,7 +218,8 @@ def finetune(
     device = model.device
     if settings.gradient_checkpointing:
         enable_checkpointing(model)
-    with tempfile.TemporaryDirectory() as folder, _dropping(model, settings.dropout):
+    learning = learning_ranges(model) if settings.ranges == "learned" else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, _dropping(model, settings.dropout), learning:
         trainer = QATTrainer(
             model=model,
             args=_training_arguments(settings, folder),
@@ -212,6 +229,7 @@ def finetune(
             teacher=teacher,
             distillation=settings.distillation,
             temperature=settings.temperature,
+            range_rate=settings.range_rate,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -1,5 +1,6 @@
 """The fake quantizer of one tensor: a specification, a range, and nothing else."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, cast
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from qat.errors import RangeError
 from qat.fake_quant import fake_quantize, scale_from_amax
-from qat.spec import PerChannel, QuantSpec
+from qat.spec import INT8_MAX, SMALLEST_SCALE, PerChannel, QuantSpec
 
 
 class Unquantized(nn.Module):
@@ -24,7 +25,8 @@ class FakeQuantizer(nn.Module):
     """Rounds a tensor to INT8 steps of its range; refuses to run without one.
 
     The range is the buffer ``amax``: one FP32 value for each channel (weights per channel), each depth (activations of
-    a shared layer), or a single one. NaN means that no range has been set.
+    a shared layer), or a single one. NaN means that no range has been set. While it is learned it is a parameter of
+    the same name, so that files, resuming and optimizers need to know nothing of it.
 
     Attributes:
         spec: how the tensor is quantized.
@@ -75,10 +77,34 @@ class FakeQuantizer(nn.Module):
         """Makes ``has_range`` say what the buffer holds; called whenever a buffer was loaded."""
         self.has_range = bool(torch.isfinite(self.amax).all())
 
+    def learn_range(self) -> None:
+        """Makes the range a parameter.
+
+        Raises:
+            RangeError: none has been set.
+        """
+        self._require_range()
+        amax = self._buffers.pop("amax")
+        self.amax = nn.Parameter(cast(Tensor, amax))
+
+    def freeze_range(self) -> None:
+        """Makes a learned range a buffer again; one that fell below the smallest scale is stored as that."""
+        amax = cast(Tensor, self._parameters.pop("amax")).detach()
+        self.register_buffer("amax", amax.clamp(min=SMALLEST_SCALE * INT8_MAX))
+
     def scale(self) -> Tensor:
         """The FP32 scale in use: a vector over channels, or the scalar of the running depth."""
         amax = self.amax if self.axis is not None else self.amax[self.depth]
         return scale_from_amax(amax, self.spec.scale_type)
+
+    def _learned_scale(self, x: Tensor) -> Tensor:
+        """The same scale, through which the gradient reaches the range: straight through the rounding of the scale.
+
+        The gradient is divided by ``sqrt(127 n)``, n the number of values (LSQ, arXiv 1902.08153, section 2.2), which
+        keeps it as large as that of a weight.
+        """
+        exact = self.amax[self.depth] / (INT8_MAX * math.sqrt(INT8_MAX * x.numel()))
+        return self.scale().detach() + (exact - exact.detach())
 
     def forward(self, x: Tensor, amax: Tensor | None = None) -> Tensor:
         """``x`` rounded to INT8 steps; ``amax`` replaces the stored range where the owner knows a fresher one.
@@ -90,21 +116,25 @@ class FakeQuantizer(nn.Module):
             return x
         if amax is not None:
             return cast(Tensor, fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis))
+        self._require_range()
+        scale = self._learned_scale(x) if self.amax.requires_grad else self.scale()
+        return cast(Tensor, fake_quantize(x, scale, self.axis))
+
+    def _require_range(self) -> None:
         if not self.has_range:
             raise RangeError(
                 f"quantizer '{self.name}' has no range: run qdq.calibrate (qdq calibrate) on this model first"
             )
-        return cast(Tensor, fake_quantize(x, self.scale(), self.axis))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.refresh_state()
 
     def _apply(self, fn: Callable[..., Any], *rest: Any) -> Self:
-        before = self.amax
+        before = self.amax.detach()
         super()._apply(fn, *rest)  # type: ignore[no-untyped-call]
         if self.amax.dtype != torch.float32:  # a cast of the model would round its ranges
-            self.amax = before.to(self.amax.device)
+            self.amax.data = before.to(self.amax.device)
         return self
 
     def extra_repr(self) -> str:

@@ -39,3 +39,11 @@ def _along(scale: Floats, dimensions: int, axis: int | None) -> Floats:
     if axis is None:
         return scale
     return np.expand_dims(scale, [i for i in range(dimensions) if i != axis % dimensions])
+
+
+def scale_gradient(x: Floats, scale: Floats, upstream: Floats, axis: int | None = None) -> NDArray[np.float64]:
+    """LSQ's gradient of the scale, equation 3 of arXiv 1902.08153, in FP64: one number, or one a channel."""
+    wide = np.asarray(x, np.float64) / np.asarray(_along(scale, x.ndim, axis), np.float64)
+    slope = np.where(is_inside(x, scale, axis), np.rint(wide) - wide, np.clip(wide, _LEAST, _MOST))
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    return np.asarray((slope * upstream).sum(axis=others))

@@ -16,6 +16,7 @@ class Tolerance(NamedTuple):
 
 SDPA = Tolerance(2e-5, "the contract's figure: fused attention sums its products in another order than eager attention")
 PADDING = Tolerance(1e-5, "a wider batch lets the matmuls add the same products in another order")
+SCALE_GRADIENT = Tolerance(1e-5, "an FP32 quotient and an FP32 sum of at most 64 terms against the FP64 oracle")
 DISTILLATION = Tolerance(1e-5, "FP32 logarithms and exponentials against the FP64 oracle")
 MICRO_BATCHES = Tolerance(1e-2, "another summation order moves a few activations over a rounding tie")
 PACKED = Tolerance(1e-5, "one wide FP32 matmul against three narrow ones adds the same products in another order")
