@@ -123,12 +123,12 @@ def _require_complete(folder: Path, task: Task, info: Mapping[str, Any], model: 
     ranges = [key for key in missing if key.endswith(".amax")]
     if ranges:
         raise CheckpointError(
-            f"{folder} is marked calibrated and lacks {len(ranges)} of its ranges, the first is '{ranges[0]}': "
+            f"{folder} is marked calibrated and lacks ranges ({len(ranges)}, the first is '{ranges[0]}'): "
             "run qdq calibrate again"
         )
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} weights that {type(model).__name__} needs, the first is '{missing[0]}': "
+            f"{folder} lacks weights that {type(model).__name__} needs ({len(missing)}, the first is '{missing[0]}'): "
             f"is it a checkpoint for {task.name}?"
         )
     if info["mismatched_keys"]:

@@ -141,7 +141,7 @@ class QATTrainer(Trainer):
 
         Raises:
             CheckpointError: the model is not quantized.
-            RangeError: quantizers without a range, by name.
+            RangeError: quantizers without a range or weights that are not finite, by name.
         """
         quantization_config(cast(PreTrainedModel, _unwrapped(self.model)))
         missing = quantizers_without_range(_unwrapped(self.model))
@@ -150,6 +150,7 @@ class QATTrainer(Trainer):
                 f"{len(missing)} quantizers have no range ({', '.join(missing[:3])}): "
                 "calibrate the model before training it"
             )
+        _require_finite_weights(_unwrapped(self.model))
         output = super().train(*arguments, **named)
         refresh_weight_ranges(_unwrapped(self.model))
         return output
@@ -216,10 +217,9 @@ def finetune(
     settings = settings or FinetuneSettings()
     reporter = _Reporter(progress)
     device = model.device
-    if settings.gradient_checkpointing:
-        enable_checkpointing(model)
     learning = learning_ranges(model) if settings.ranges == "learned" else nullcontext()
-    with tempfile.TemporaryDirectory() as folder, _dropping(model, settings.dropout), learning:
+    recomputing = _recomputing(model) if settings.gradient_checkpointing else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, _dropping(model, settings.dropout), learning, recomputing:
         trainer = QATTrainer(
             model=model,
             args=_training_arguments(settings, folder),
@@ -255,11 +255,26 @@ def _dropping(model: nn.Module, share: float) -> Iterator[None]:
             module.p = own
 
 
-def enable_checkpointing(model: PreTrainedModel) -> None:
-    """Makes every layer of ``model`` recompute its activations in the backward pass, also where upstream cannot."""
-    # transformers renamed the method between the versions we support
+@contextmanager
+def _recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block every layer recomputes its activations in the backward pass, also where upstream cannot."""
+    # transformers renamed the methods between the versions we support
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    disable = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
     enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        disable()
+
+
+def _require_finite_weights(model: nn.Module) -> None:
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise RangeError(
+                f"weight '{name}' holds values that are not finite before the first step: "
+                "the checkpoint is broken, take the one it was made from"
+            )
 
 
 def _training_arguments(settings: FinetuneSettings, folder: str) -> TrainingArguments:

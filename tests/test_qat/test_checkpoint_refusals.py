@@ -119,7 +119,7 @@ def test_no_weights_at_all(folder: Path) -> None:
 def test_weights_that_are_missing(folder: Path) -> None:
     drop_tensor(folder, "classifier.weight")
     assert refusal(folder) == (
-        f"{folder} lacks 1 weights that BertForSequenceClassification needs, the first is 'classifier.weight': "
+        f"{folder} lacks weights that BertForSequenceClassification needs (1, the first is 'classifier.weight'): "
         "is it a checkpoint for text-classification?"
     )
 
@@ -133,7 +133,7 @@ def test_a_calibrated_folder_without_one_of_its_ranges(folder: Path) -> None:
     name = "bert.encoder.layer.1.ffn_quantizer.amax"
     drop_tensor(folder, name)
     assert refusal(folder) == (
-        f"{folder} is marked calibrated and lacks 1 of its ranges, the first is '{name}': run qdq calibrate again"
+        f"{folder} is marked calibrated and lacks ranges (1, the first is '{name}'): run qdq calibrate again"
     )
 
 
