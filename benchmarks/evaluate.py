@@ -5,12 +5,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.accuracy import Accuracy, Progress, measure_accuracy
+from benchmarks.accuracy import measure_accuracy
 from benchmarks.latency import LatencyRow, measure_latency
 from benchmarks.sample import VALIDATION
 from benchmarks.workload import Workload
 from export.runners.load import open_artefact
 from qat.errors import RecipeError
+from qat.scoring import Accuracy, Progress
 from qat.tasks import find_task
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from benchmarks.accuracy import Accuracy, share_same_argmax
+from benchmarks.accuracy import share_same_argmax
 from benchmarks.latency import measure_latency
 from benchmarks.workload import Workload
 from calibration.calibrate import RangeRow
@@ -24,6 +24,7 @@ from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.targets import find_target
 from qat.checkpoint import Checkpoint
 from qat.families import in_encoder_layer
+from qat.scoring import Accuracy
 from qat.tasks.base import Encoded
 
 BuildProgress = Callable[[str, float], None]

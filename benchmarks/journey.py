@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from benchmarks.accuracy import Accuracy, measure_accuracy
+from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges
 from benchmarks.report import write_report
@@ -38,6 +38,7 @@ from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_chec
 from qat.finetune import FinetuneSettings, finetune
 from qat.huggingface import quantization_config
 from qat.recipe import Recipe
+from qat.scoring import Accuracy
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord

@@ -1,5 +1,6 @@
 """``qdq finetune``: a calibrated checkpoint is trained on with its quantizers in place."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,10 @@ from qat.options import (
     TaskOption,
 )
 from qat.recipe import validate_settings
+from qat.scoring import infer_with, score_rows
 from qat.settings import parse_overrides, require_stages
 from qat.tasks import Task, find_task
+from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord, read_task_record
 
 
@@ -33,6 +36,9 @@ def finetune_command(
     checkpoint: CheckpointArgument,
     data: DataOption,
     out: OutOption,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="Rows to score the result on; never trained on.")
+    ] = None,
     task: TaskOption = None,
     columns: ColumnsOption = None,
     max_length: MaxLengthOption = None,
@@ -43,16 +49,18 @@ def finetune_command(
 ) -> None:
     """Train a calibrated checkpoint on, quantizers in place.
 
-    Example: qdq finetune calibrated --data train.jsonl --out finetuned --set finetune.max_steps=300
+    Example: qdq finetune calibrated --data train.jsonl --eval dev.jsonl --teacher my-bert --out finetuned
     """
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("finetune",))
     stage = validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings")
     loaded, found, record = load_quantized(checkpoint, task)
-    rows = found.load(data, columns=record.columns if columns is None else parse_columns(columns), limit=limit)
-    encoded = found.encode(
-        rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length or record.max_length
-    )
+    if columns is not None:
+        record = replace(record, columns=parse_columns(columns))
+    if max_length is not None:
+        record = replace(record, max_length=max_length)
+    encoded = _encode(loaded, found, record, data, limit)
+    held = None if evaluation is None else _encode(loaded, found, record, evaluation, limit)
     require_writable(out)
     with show_progress("fine-tune") as advance:
         done = finetune(
@@ -68,14 +76,28 @@ def finetune_command(
         "first_loss": done.first_loss,
         "last_loss": done.last_loss,
     }
-    save_checkpoint(loaded, out, stage="finetune", inputs={"checkpoint": checkpoint, "data": Path(data)}, facts=facts)
-    print_table(
-        f"{out}: {done.steps} steps on {len(encoded)} rows",
-        ("loss, first tenth", "loss, last tenth"),
-        [(done.first_loss, done.last_loss)],
-    )
+    inputs = {"checkpoint": checkpoint, "data": data, **({} if evaluation is None else {"eval": evaluation})}
+    shown: dict[str, Any] = {"loss, first tenth": done.first_loss, "loss, last tenth": done.last_loss}
+    if held is not None:
+        with show_progress("score") as advance:
+            pad = int(loaded.tokenizer.pad_token_id or 0)
+            score = score_rows(infer_with(loaded.model), held, found, pad_token_id=pad, progress=advance)
+        facts["score"] = {"metric": score.metric, "value": score.value, "n": score.n}
+        shown |= {score.metric: score.value, "rows": score.n}
+    save_checkpoint(loaded, out, stage="finetune", inputs=inputs, facts=facts)
+    print_table(f"{out}: {done.steps} steps on {len(encoded)} rows", tuple(shown), [tuple(shown.values())])
     if as_json:
-        print_json({"out": str(out), "steps": done.steps, "first_loss": done.first_loss, "last_loss": done.last_loss})
+        figures = {name: value for name, value in facts.items() if name != "finetune"}
+        print_json({"out": str(out), "steps": done.steps, **figures})
+
+
+def _encode(checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None) -> Encoded:
+    return task.encode(
+        task.load(path, columns=record.columns, limit=limit),
+        tokenizer=checkpoint.tokenizer,
+        config=checkpoint.model.config,
+        max_length=record.max_length,
+    )
 
 
 def load_quantized(folder: Path, task: str | None) -> tuple[Checkpoint, Task, TaskRecord]:

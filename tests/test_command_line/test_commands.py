@@ -112,12 +112,18 @@ def test_calibrate_reads_the_rows_it_was_told_to(chain: Chain) -> None:
 def test_finetune_learns_from_a_teacher(chain: Chain) -> None:
     out, done = chain
     assert (done["finetune"].code, done["finetune"].err) == (0, "")
-    assert set(done["finetune"].value) == {"out", "steps", "first_loss", "last_loss"}
+    assert set(done["finetune"].value) == {"out", "steps", "first_loss", "last_loss", "score"}
     assert done["finetune"].value["steps"] == 2
     assert not list((out / "finetuned").glob("*.bin"))
     assert (out / "finetuned" / "model.safetensors").read_bytes() != (
         out / "calibrated" / "model.safetensors"
     ).read_bytes()
+
+
+def test_finetune_scores_what_it_leaves(chain: Chain, workspace: Workspace) -> None:
+    out, done = chain
+    again = call("evaluate", out / "finetuned", "--data", workspace.validation, "--json").value
+    assert done["finetune"].value["score"] == {name: again[name] for name in ("metric", "value", "n")}
 
 
 def test_export_takes_the_target_of_the_checkpoint(chain: Chain) -> None:
