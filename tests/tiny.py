@@ -1,6 +1,7 @@
 """Tiny tokenizers, models and rows, built in code, for tests that want the real classes and no download."""
 
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,8 +12,11 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    SqueezeBertConfig,
+    SqueezeBertForSequenceClassification,
 )
 
 LABELS = ("animal", "plant", "tool", "place", "person")
@@ -97,6 +101,35 @@ def tiny_albert(
     return model
 
 
+def tiny_squeezebert(
+    num_labels: int = 3, seed: int = 0, *, num_hidden_layers: int = 2, **groups: int
+) -> SqueezeBertForSequenceClassification:
+    """A SqueezeBERT of hidden size 32 with 4 heads, in evaluation mode; ``groups`` as in its configuration."""
+    config = SqueezeBertConfig(
+        vocab_size=len(_VOCABULARY),
+        embedding_size=32,
+        hidden_size=32,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+    )
+    _name_labels(config, num_labels)
+    config.update(groups)
+    model = SqueezeBertForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
+TINY_MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
+    "bert": tiny_bert,
+    "albert": tiny_albert,
+    "squeezebert": tiny_squeezebert,
+}
+"""The tiny model of every family; a new family's entry here puts it into the tests that all families pass."""
+
+
 def spread_weights(model: PreTrainedModel, seed: int, std: float = 0.2) -> None:
     """New weights in place: the usual 0.02 leaves every activation of so small a model near zero."""
     generator = torch.Generator().manual_seed(seed)
@@ -114,6 +147,6 @@ def save_tiny(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
     return folder
 
 
-def _name_labels(config: BertConfig | AlbertConfig, num_labels: int) -> None:
+def _name_labels(config: PreTrainedConfig, num_labels: int) -> None:
     config.id2label = dict(enumerate(LABELS[:num_labels]))
     config.label2id = {name: number for number, name in config.id2label.items()}

@@ -72,7 +72,8 @@ class Family:
         outer_swaps: the same for inner modules around the layers (never the PreTrainedModel).
         slots: the slots each quantized class gains.
         plan: the plan of one layer, from its path, itself and its model.
-        feed_forward: the paths of a layer's two feed-forward Linears, from the layer's path.
+        feed_forward: the paths of a layer's two feed-forward Linears, from the layer's path; None where they need not
+            be Linears.
     """
 
     model_type: str
@@ -81,7 +82,7 @@ class Family:
     swaps: Mapping[type[nn.Module], type[nn.Module]]
     slots: Mapping[type[nn.Module], tuple[str, ...]]
     plan: Callable[[str, nn.Module, PreTrainedModel], LayerPlan]
-    feed_forward: Callable[[str], tuple[str, str]]
+    feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
 
     def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
@@ -126,14 +127,16 @@ def in_encoder_layer(path: str) -> bool:
     return any(re.search(family.layer_pattern, path) for family in _FAMILIES.values())
 
 
-def linear_input(module: str, *, depths: int = 1) -> Activation:
-    """The input of a Linear that nobody else reads."""
-    return Activation(points=(Point(module, "input_quantizer", (Reader(module, "input"),)),), depths=depths)
+def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:
+    """The input of a Linear or convolution that nobody else reads."""
+    point = Point(module, "input_quantizer", (Reader(module, "input"),))
+    return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 
-def linear_output(module: str, *, depths: int = 1) -> Activation:
-    """The output of a Linear that goes straight into a residual add."""
-    return Activation(points=(Point(module, "output_quantizer", (Reader(module, "add_local"),)),), depths=depths)
+def linear_output(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:
+    """The output of a Linear or convolution that goes straight into a residual add."""
+    point = Point(module, "output_quantizer", (Reader(module, "add_local"),))
+    return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 
 def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:

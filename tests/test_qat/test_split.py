@@ -21,6 +21,7 @@ OUTLIER = 40.0
 def with_outlier(model: PreTrainedModel) -> PreTrainedModel:
     """The model with one outgoing weight of one neuron in each block far above the others."""
     family = find_family(model.config.model_type)
+    assert family.feed_forward is not None
     for name, _ in family.layers(model):
         with torch.no_grad():
             model.get_parameter(f"{family.feed_forward(name)[1]}.weight")[3, 5] = OUTLIER
