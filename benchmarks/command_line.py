@@ -7,6 +7,7 @@ import typer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.commands import benchmark_command, evaluate_command, run_command
+from benchmarks.sensitivity_command import sensitivity_command
 from calibration.commands import calibrate_command
 from export.commands import audit_command, build_command, export_command, lint_command
 from qat.commands import finetune_command
@@ -26,6 +27,7 @@ app.command("audit")(audit_command)
 app.command("lint")(lint_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
+app.command("sensitivity")(sensitivity_command)
 
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some typer carry a click of their own

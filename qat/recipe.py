@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qat.errors import RecipeError, suggest
@@ -82,6 +83,14 @@ class Recipe(BaseModel):
             RecipeError: every wrong key and value, named together with what is allowed.
         """
         return validate_settings(cls, values, where=f"recipe '{where}'")
+
+    def to_toml(self) -> str:
+        """The recipe as ``load`` reads it.
+
+        >>> Recipe.from_mapping(tomllib.loads(Recipe.load("linear").to_toml()), where="") == Recipe.load("linear")
+        True
+        """
+        return tomli_w.dumps(self.model_dump(mode="json"))
 
     def for_target(self, target: str) -> Self:
         """This recipe with the weight granularity the target wants.

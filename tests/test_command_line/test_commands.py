@@ -220,7 +220,18 @@ def test_a_mistake_in_a_process_of_its_own_is_one_line_and_code_2(workspace: Wor
 def test_help_names_every_command_and_its_example() -> None:
     done = call("--help")
     assert done.code == 0
-    commands = ("run", "calibrate", "finetune", "export", "build", "audit", "lint", "evaluate", "benchmark")
+    commands = (
+        "run",
+        "calibrate",
+        "finetune",
+        "export",
+        "build",
+        "audit",
+        "lint",
+        "evaluate",
+        "benchmark",
+        "sensitivity",
+    )
     assert all(name in done.out for name in commands)
     assert call().out == done.out
     for name in commands:
