@@ -3,7 +3,7 @@
 Everything expensive is made once by the fixtures in ``conftest.py``; a test that changes a model or a graph copies it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +12,14 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SqueezeBertConfig,
+)
 
 from calibration.calibrate import calibrate
 from export.exported import trace_model
@@ -22,16 +29,24 @@ from qat.recipe import Recipe, WeightGranularity
 from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
 from tests.tolerances import GRAPH_FP32
 
-FamilyName = Literal["bert", "albert"]
+FamilyName = Literal["bert", "albert", "squeezebert"]
 Batch = dict[str, NDArray[np.int64]]
 
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
 """(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
 
-LAYERS = {"bert": 2, "albert": 3}
+LAYERS = {"bert": 2, "albert": 3, "squeezebert": 2}
 """How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
+
+
+CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
+    "bert": lambda: BertConfig(hidden_size=64, num_attention_heads=2),
+    "albert": lambda: AlbertConfig(hidden_size=64, num_attention_heads=2, embedding_size=16, pad_token_id=0),
+    "squeezebert": lambda: SqueezeBertConfig(hidden_size=64, num_attention_heads=2, embedding_size=64),
+}
+"""What sets a family's model apart; heads of size 32 throughout."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,9 @@ class Case:
 
 BERT = Case("bert", "tensorrt", "per_tensor")
 ALBERT = Case("albert", "tensorrt", "per_tensor")
+SQUEEZEBERT = Case("squeezebert", "tensorrt", "per_tensor")
+DEFAULTS = (BERT, ALBERT, SQUEEZEBERT)
+"""The default recipe on each family."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +86,9 @@ class Traced:
 
 def make_float(family: FamilyName, layers: int) -> PreTrainedModel:
     """A float model in evaluation mode; always the same one."""
-    config = BertConfig() if family == "bert" else AlbertConfig(embedding_size=16, pad_token_id=0)
+    config: PreTrainedConfig = CONFIGS[family]()
     config.vocab_size, config.max_position_embeddings = len(tiny_tokenizer()), MAX_LENGTH
-    config.hidden_size, config.num_attention_heads, config.intermediate_size = 64, 2, 128
+    config.intermediate_size = 128
     config.num_hidden_layers, config.num_labels = layers, 3
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     spread_weights(model, seed=1)
@@ -127,12 +145,17 @@ def run_float(model: PreTrainedModel, batch: Batch) -> NDArray[np.float32]:
 
 def run_graph(graph: ir.Model, batch: Batch) -> NDArray[np.float32]:
     """The graph's first output in ONNX Runtime, node by node as it was exported."""
+    return run_feed(graph, batch)
+
+
+def run_feed(graph: ir.Model, feed: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """The same for inputs of any kind."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     content = ir.to_proto(graph).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    output: NDArray[np.float32] = session.run(None, dict(batch))[0]
+    output: NDArray[np.float32] = session.run(None, dict(feed))[0]
     return output
 
 
