@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.peers.contest import Contest, run_contest
+from benchmarks.peers.contest import Contest, Outcome, run_contest
 from benchmarks.peers.environments import FOLDER, prepare_environment
 from benchmarks.peers.result import describe_contest, write_result
 from benchmarks.peers.roster import OURS, find_peers
@@ -67,10 +67,12 @@ def peers_command(
         threads=threads,
         environments=environments,
     )
+    outcomes: list[Outcome] = []
     with show_stages() as advance:
-        outcomes = run_contest(contest, peers, progress=lambda row, done, rows: advance(row, 0, rows))
-    result = describe_contest(contest, outcomes)
-    write_result(out, result)
+        for outcome in run_contest(contest, peers, progress=lambda row, done, rows: advance(row, 0, rows)):
+            outcomes.append(outcome)
+            result = describe_contest(contest, outcomes)
+            write_result(out, result)  # after every row: what a long run has found survives its interruption
     typer.echo(draw_table(result))
     print_json({
         "out": str(out),

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ class Outcome:
 
 def run_contest(
     contest: Contest, peers: Sequence[Peer], *, progress: Callable[[str, int, int], None] = lambda row, done, rows: None
-) -> list[Outcome]:
-    """The outcome of every row, in the order of the roster.
+) -> Iterator[Outcome]:
+    """The outcome of every row as soon as it is there, in the order of the roster.
 
     Args:
         contest: checkpoint, data, sizes.
@@ -99,7 +99,6 @@ def run_contest(
     labels = np.concatenate([batch.targets["labels"] for batch in evaluation])
     order = np.argsort(np.concatenate([batch.index for batch in evaluation]), kind="stable")
     rows = [(peer, row) for peer in peers for row in peer.rows]
-    outcomes = []
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         folder = Path(scratch)
         graph, refusal = None, ""
@@ -118,10 +117,9 @@ def run_contest(
             progress(f"{peer.title}, {row.recipe}", done, len(rows))
             lacking = row.cannot or (f"no float graph: {refusal}" if peer.needs_graph and graph is None else "")
             if lacking:
-                outcomes.append(Outcome(peer=peer.name, row=row, error=lacking))
-                continue
-            outcomes.append(_run_row(contest, peer, row, folder, lambda logits: judge_rows(logits, labels)[order]))
-    return outcomes
+                yield Outcome(peer=peer.name, row=row, error=lacking)
+            else:
+                yield _run_row(contest, peer, row, folder, lambda logits: judge_rows(logits, labels)[order])
 
 
 def _run_row(

@@ -7,6 +7,7 @@ called the way its ``model_calib`` calls the maximum.
 
 import copy
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ ROWS = (
 class ModelOptModel:
     """The checkpoint in transformers, then the same model fake-quantized by ModelOpt."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: Path) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
 

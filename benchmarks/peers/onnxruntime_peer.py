@@ -3,7 +3,6 @@
 Recipes as its documentation describes them: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,12 @@ ROWS = (
 class OnnxRuntimeModel:
     """The float graph in a session, then the quantized one."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: Path) -> None:
         if job.graph is None:
             raise RuntimeError("no float graph to start from: torch could not export the checkpoint")
         self._threads = job.threads
         self._float = job.graph
-        self._folder = Path(tempfile.mkdtemp(prefix="onnxruntime-"))
+        self._folder = folder
         self.path = job.graph
         self._session = self._open(job.graph)
 

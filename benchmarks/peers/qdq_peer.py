@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import product
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -51,7 +52,7 @@ ROWS = (
 class QdqModel:
     """A checkpoint, then the same one wrapped and calibrated."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, folder: Path) -> None:
         torch.set_num_threads(job.threads)
         self._model = load_checkpoint(job.checkpoint, find_task(job.task)).model.eval()
         self._wrapped = WrapReport(())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -65,7 +66,7 @@ class Peer:
         packages: whose versions are recorded.
         needs_graph: whether it starts from the float ONNX graph instead of the checkpoint.
         rows: its rows.
-        open: the float model of a job, in the peer's environment.
+        open: the float model of a job, in the peer's environment, with a folder for its files.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Peer:
     packages: tuple[str, ...]
     needs_graph: bool
     rows: tuple[Row, ...]
-    open: Callable[[Job], PeerModel] = field(repr=False)
+    open: Callable[[Job, Path], PeerModel] = field(repr=False)
 
     @property
     def by_recipe(self) -> Mapping[str, Row]:

@@ -23,18 +23,20 @@ _ENCODER_LAYER = re.compile(r"(?:^|\.)\w*layers?\.\d+\.")
 def serve(peer: Peer) -> None:
     """Answers the command line ``JOB_FOLDER RECIPE ANSWER_FOLDER``."""
     job_folder, recipe, answer_folder = sys.argv[1:]
-    answer_row(peer, Job.read(Path(job_folder)), recipe).write(Path(answer_folder))
+    folder = Path(answer_folder)
+    answer_row(peer, Job.read(Path(job_folder)), recipe, folder).write(folder)
 
 
-def answer_row(peer: Peer, job: Job, recipe: str) -> Answer:
+def answer_row(peer: Peer, job: Job, recipe: str, folder: Path) -> Answer:
     """The answer of one row.
 
     Args:
         peer: whose package is importable here.
         job: the checkpoint and its batches.
         recipe: one of the peer's, or ``float``.
+        folder: where the peer may leave files.
     """
-    model = peer.open(job)
+    model = peer.open(job, folder)
     model.infer(job.calibration[0])  # the first batch of a process pays for allocations
     inference = time_call(lambda: [model.infer(feed) for feed in job.calibration])
     quantization = None if recipe == FLOAT else time_call(lambda: model.quantize(recipe, job.calibration))

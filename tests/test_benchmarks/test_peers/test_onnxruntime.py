@@ -1,5 +1,6 @@
 """ONNX Runtime's quantizer for real, on the tiny model: each recipe runs, and the matched ones keep their word."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,15 @@ HALVES = 2 * LAYERS
 """Products of the tiny BERT's encoder: its Linears, and the two matmuls of each attention."""
 
 
-def _quantize(job: Job, recipe: str) -> onnx.ModelProto:
-    model = OnnxRuntimeModel(job)
+def _quantize(job: Job, recipe: str, folder: Path) -> onnx.ModelProto:
+    model = OnnxRuntimeModel(job, folder)
     model.quantize(recipe, job.calibration)
     return onnx.load(model.path)
 
 
 @pytest.mark.parametrize("recipe", list(PEER.by_recipe))
-def test_every_recipe_answers_every_row(job: Job, recipe: str) -> None:
-    answer = answer_row(PEER, job, recipe)
+def test_every_recipe_answers_every_row(job: Job, recipe: str, tmp_path: Path) -> None:
+    answer = answer_row(PEER, job, recipe, tmp_path)
 
     assert answer.logits.shape == (24, 3)
     assert np.isfinite(answer.logits).all()
@@ -41,8 +42,8 @@ def test_every_recipe_answers_every_row(job: Job, recipe: str) -> None:
     assert answer.inside.products > 0
 
 
-def test_the_float_graph_answers_as_torch_does(job: Job) -> None:
-    answer = answer_row(PEER, job, FLOAT)
+def test_the_float_graph_answers_as_torch_does(job: Job, tmp_path: Path) -> None:
+    answer = answer_row(PEER, job, FLOAT, tmp_path)
 
     with TorchRunner(load_checkpoint(job.checkpoint, find_task(job.task)).model) as torch_runner:
         expected = np.concatenate([torch_runner.infer(feed)["logits"] for feed in job.evaluation])
@@ -50,8 +51,8 @@ def test_the_float_graph_answers_as_torch_does(job: Job) -> None:
     assert (answer.quantization, answer.inside) == (None, None)
 
 
-def test_the_linear_match_quantizes_the_linears_of_the_layers_and_nothing_else(job: Job) -> None:
-    graph = _quantize(job, "linear max")
+def test_the_linear_match_quantizes_the_linears_of_the_layers_and_nothing_else(job: Job, tmp_path: Path) -> None:
+    graph = _quantize(job, "linear max", tmp_path)
 
     planned = [product for product in list_products(graph).products.values() if product.planned]
     assert len(planned) == LINEARS
@@ -59,8 +60,8 @@ def test_the_linear_match_quantizes_the_linears_of_the_layers_and_nothing_else(j
     assert _quantized_adds(graph) == []
 
 
-def test_the_full_match_adds_the_attention_and_the_residual(job: Job) -> None:
-    graph = _quantize(job, "full max")
+def test_the_full_match_adds_the_attention_and_the_residual(job: Job, tmp_path: Path) -> None:
+    graph = _quantize(job, "full max", tmp_path)
 
     planned = [product for product in list_products(graph).products.values() if product.planned]
     assert len(planned) == LINEARS + HALVES
@@ -68,8 +69,8 @@ def test_the_full_match_adds_the_attention_and_the_residual(job: Job) -> None:
     assert len(_quantized_adds(graph)) == 2 * LAYERS
 
 
-def test_activations_have_the_zero_point_of_symmetric_steps(job: Job) -> None:
-    graph = _quantize(job, "linear max").graph
+def test_activations_have_the_zero_point_of_symmetric_steps(job: Job, tmp_path: Path) -> None:
+    graph = _quantize(job, "linear max", tmp_path).graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
     zeros = {int(constants[node.input[2]]) for node in graph.node if node.op_type == "QuantizeLinear"}
@@ -77,14 +78,9 @@ def test_activations_have_the_zero_point_of_symmetric_steps(job: Job) -> None:
     assert zeros == {128}
 
 
-def test_a_job_without_a_graph_is_refused_by_name(workspace_job_without_graph: Job) -> None:
+def test_a_job_without_a_graph_is_refused_by_name(job: Job, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no float graph to start from: torch could not export the checkpoint"):
-        OnnxRuntimeModel(workspace_job_without_graph)
-
-
-@pytest.fixture
-def workspace_job_without_graph(tmp_path: Path) -> Job:
-    return Job(checkpoint=tmp_path, task="text-classification", graph=None, threads=1, calibration=[], evaluation=[])
+        OnnxRuntimeModel(replace(job, graph=None), tmp_path)
 
 
 def _quantized_adds(model: onnx.ModelProto) -> list[str]:
