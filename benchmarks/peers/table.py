@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WIDTH = 80
-_COLUMNS = (("recipe", 25), ("as", 10), ("acc %", 6), ("to FP32", 12), ("cpu s", 6), ("x", 5), ("W/A/P", 8))
+_COLUMNS = (("recipe", 28), ("as", 10), ("acc %", 6), ("to FP32", 12), ("cpu s", 5), ("x", 4), ("W/A/P", 9))
 _NUMBERS = ("acc %", "to FP32", "cpu s", "x", "W/A/P")
 
 
@@ -40,7 +40,7 @@ def _describe(each: Mapping[str, Any]) -> str:
     spent = facts["quantization"]
     inside = facts["inside"]
     return _line([
-        f"  {each['recipe']}",
+        f" {each['recipe']}",
         each["standing"],
         f"{100 * each['accuracy']:.2f}",
         "" if apart is None or spent is None else f"{apart['points']:+.2f} ±{apart['error']:.2f}",
@@ -54,18 +54,18 @@ def _list_failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for each in rows:
         if each["error"]:
-            lines += [_line([f"  {each['recipe']}", each["standing"], "none"]), *_wrap(each["error"])]
+            lines += [_line([f" {each['recipe']}", each["standing"], "none"]), *_wrap(each["error"])]
     return lines
 
 
 def _list_comparisons(compared: Sequence[Mapping[str, Any]]) -> list[str]:
     if not compared:
         return []
-    lines = ["", "matched placements, ours minus theirs in points (clear: over two standard errors)", "-" * WIDTH]
+    lines = ["", "matched placements: ours minus theirs in points; level is within two errors", "-" * WIDTH]
     for each in compared:
         verdict = "level" if not each["clear"] else "ahead" if each["points"] > 0 else "behind"
         lines.append(
-            f"{each['ours'][:26]:<26} {each['peer'][:11] + ': ' + each['theirs']:<31.31}"
+            f"{each['ours'][:28]:<28} {each['peer'][:11] + ': ' + each['theirs']:<29.29}"
             f"{each['points']:+7.2f} ±{each['error']:.2f} {verdict:>6}"
         )
     return lines
