@@ -7,7 +7,7 @@ import typer
 
 from benchmarks.peers.contest import Contest, Outcome, run_contest
 from benchmarks.peers.environments import FOLDER, prepare_environment
-from benchmarks.peers.result import describe_contest, write_result
+from benchmarks.peers.result import describe_contest, read_outcomes, write_result
 from benchmarks.peers.roster import OURS, find_peers
 from benchmarks.peers.table import draw_table
 from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
@@ -47,6 +47,7 @@ def peers_command(
     / "peers.json",
     only: _OnlyOption = None,
     environments: _EnvironmentsOption = FOLDER,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the rows --out has of this contest.")] = False,
 ) -> None:
     """Quantize one checkpoint with every peer and with qdq, score all on the same rows, print the table.
 
@@ -67,9 +68,10 @@ def peers_command(
         threads=threads,
         environments=environments,
     )
+    known = read_outcomes(out, contest, peers) if resume else []
     outcomes: list[Outcome] = []
     with show_stages() as advance:
-        for outcome in run_contest(contest, peers, progress=lambda row, done, rows: advance(row, 0, rows)):
+        for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
             outcomes.append(outcome)
             result = describe_contest(contest, outcomes)
             write_result(out, result)  # after every row: what a long run has found survives its interruption

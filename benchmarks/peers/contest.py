@@ -82,13 +82,18 @@ class Outcome:
 
 
 def run_contest(
-    contest: Contest, peers: Sequence[Peer], *, progress: Callable[[str, int, int], None] = lambda row, done, rows: None
+    contest: Contest,
+    peers: Sequence[Peer],
+    *,
+    known: Sequence[Outcome] = (),
+    progress: Callable[[str, int, int], None] = lambda row, done, rows: None,
 ) -> Iterator[Outcome]:
     """The outcome of every row as soon as it is there, in the order of the roster.
 
     Args:
         contest: checkpoint, data, sizes.
         peers: who takes part.
+        known: outcomes of an earlier run of this contest; they are given back and do not run again.
         progress: called before each row with what it is, how many are done, and how many there are.
 
     Raises:
@@ -99,6 +104,7 @@ def run_contest(
     labels = np.concatenate([batch.targets["labels"] for batch in evaluation])
     order = np.argsort(np.concatenate([batch.index for batch in evaluation]), kind="stable")
     rows = [(peer, row) for peer in peers for row in peer.rows]
+    before = {(outcome.peer, outcome.row): outcome for outcome in known}
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         folder = Path(scratch)
         graph, refusal = None, ""
@@ -114,6 +120,9 @@ def run_contest(
             evaluation=[batch.inputs for batch in evaluation],
         ).write(folder)
         for done, (peer, row) in enumerate(rows):
+            if (earlier := before.get((peer.name, row))) is not None:
+                yield earlier
+                continue
             progress(f"{peer.title}, {row.recipe}", done, len(rows))
             lacking = row.cannot or (f"no float graph: {refusal}" if peer.needs_graph and graph is None else "")
             if lacking:

@@ -26,6 +26,7 @@ _PLACEMENTS: tuple[tuple[Placement, WeightGranularity], ...] = (
     ("linear", "per_channel"),
     ("tensorrt", "per_channel"),
     ("tensorrt", "per_tensor"),
+    ("qdqbert", "per_channel"),
 )
 _SHORT = {"per_channel": "channel", "per_tensor": "tensor"}
 _TARGETS = {"per_channel": "onnxruntime", "per_tensor": "rtx"}

@@ -26,7 +26,7 @@ def draw_table(result: Mapping[str, Any]) -> str:
 
 def _title(result: Mapping[str, Any]) -> str:
     facts = result["contest"]
-    return f"{facts['checkpoint']}: {facts['rows']} rows scored, {facts['texts']} texts calibrate"
+    return f"{facts['checkpoint']}: {result['scored']} rows scored, {facts['texts']} texts calibrate"
 
 
 def _name_peer(peer: str, rows: Sequence[Mapping[str, Any]]) -> str:

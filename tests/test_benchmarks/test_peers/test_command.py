@@ -49,7 +49,7 @@ def test_a_contest_prints_its_table_and_ends_with_json(
     assert done.out.startswith("float: 32 rows scored, 16 texts calibrate\n")
     assert {row["peer"] for row in done.value["rows"]} == {"qdq", "nncf"}
     assert all((row["accuracy"] is None) == (row["peer"] == "nncf") for row in done.value["rows"])
-    assert json.loads(out.read_text(encoding="utf-8"))["contest"]["rows"] == 32
+    assert json.loads(out.read_text(encoding="utf-8"))["scored"] == 32
     assert "the environment of NNCF + OpenVINO is missing" in " ".join(out.with_suffix(".md").read_text().split())
 
 

@@ -1,18 +1,21 @@
 """The result of a contest: raw rows kept, ours compared with matched rows alone, a table of 80 columns, whole files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.peers.contest import Contest, Outcome
-from benchmarks.peers.result import compare_matched, describe_contest, write_result
-from benchmarks.peers.row import FLOAT, Placement, Row, Standing
+from benchmarks.peers.contest import Contest, Outcome, run_contest
+from benchmarks.peers.result import compare_matched, describe_contest, read_outcomes, write_result
+from benchmarks.peers.roster import OURS
+from benchmarks.peers.row import FLOAT, Peer, Placement, Row, Standing
 from benchmarks.peers.score import pack_rows
 from benchmarks.peers.table import WIDTH, draw_table
 from calibration.observers import CalibrationSettings
+from qat.errors import DataError
 
 DEFAULT = CalibrationSettings().method
 FACTS: dict[str, Any] = {
@@ -36,14 +39,14 @@ def _outcome(
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    refused = Row(recipe="full", standing="matched", placement="tensorrt", cannot="cannot " * 40)
+    refused = Row(recipe="full", standing="matched", placement="tensorrt", cannot=" ".join(["cannot"] * 40))
     return [
         _outcome("qdq", FLOAT, 90, "float", "float"),
         _outcome("qdq", f"linear {DEFAULT}", 88),
         _outcome("qdq", "linear another", 89),
         _outcome("other", "default", 60, "as shipped", "own"),
         _outcome("other", "matched and with a very long name indeed", 70),
-        Outcome(peer="other", row=refused, error=refused.cannot.strip()),
+        Outcome(peer="other", row=refused, error=refused.cannot),
     ]
 
 
@@ -105,3 +108,40 @@ def test_the_files_hold_the_result_and_the_table(result: dict[str, Any], tmp_pat
     assert table.name == "peers.md"
     assert table.read_text(encoding="utf-8") == f"```text\n{draw_table(result)}\n```\n"
     assert sorted(path.name for path in written.parent.iterdir()) == ["peers.json", "peers.md"]
+
+
+def _roster(outcomes: list[Outcome]) -> list[Peer]:
+    names = dict.fromkeys(outcome.peer for outcome in outcomes)
+    return [
+        replace(OURS, name=name, rows=tuple(outcome.row for outcome in outcomes if outcome.peer == name))
+        for name in names
+    ]
+
+
+def test_a_result_gives_its_finished_rows_back(
+    contest: Contest, outcomes: list[Outcome], result: dict[str, Any], tmp_path: Path
+) -> None:
+    written, _ = write_result(tmp_path / "peers.json", result)
+
+    known = read_outcomes(written, contest, _roster(outcomes))
+
+    assert known == [outcome for outcome in outcomes if not outcome.error]
+    assert list(run_contest(contest, _roster(outcomes), known=known)) == outcomes
+
+
+def test_a_file_that_is_not_there_has_no_rows(contest: Contest, tmp_path: Path) -> None:
+    assert read_outcomes(tmp_path / "none.json", contest, []) == []
+
+
+def test_a_contest_of_other_sizes_is_not_resumed(contest: Contest, result: dict[str, Any], tmp_path: Path) -> None:
+    written, _ = write_result(tmp_path / "peers.json", result)
+
+    with pytest.raises(DataError, match="holds a contest on other data or sizes: leave --resume out"):
+        read_outcomes(written, replace(contest, texts=17), [])
+
+
+def test_a_file_of_something_else_is_not_resumed(contest: Contest, tmp_path: Path) -> None:
+    (tmp_path / "peers.json").write_text("{}", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"is no result of a contest \(KeyError\('contest'\)\): leave --resume out"):
+        read_outcomes(tmp_path / "peers.json", contest, [])
