@@ -64,9 +64,9 @@ class ModelOptModel:
             config["quant_cfg"] += _use_histograms(config)
             config["algorithm"] = None
         if placement == "linear":
-            config["quant_cfg"] += self._list_linear()
+            config["quant_cfg"] += self.list_linear()
         elif placement:
-            config["quant_cfg"] += self._list_full("histogram" if by_hand else "max")
+            config["quant_cfg"] += self.list_full("histogram" if by_hand else "max")
         feeds = list(batches)
         mtq.quantize(self._model, config, None if by_hand else lambda _: self._run(feeds))
         if by_hand:
@@ -77,10 +77,11 @@ class ModelOptModel:
         enabled = [name for name, module in self._model.named_modules() if getattr(module, "is_enabled", False)]
         weights = [name.rpartition(".")[0] for name in enabled if name.endswith("weight_quantizer")]
         fed = {name.rpartition(".")[0] for name in enabled if name.endswith("input_quantizer")}
+        scores = {f"{name.rpartition('.')[0]}.k_bmm_quantizer" for name in enabled if name.endswith("q_bmm_quantizer")}
         return Inside(
             weights=len(weights),
             activations=len(enabled) - len(weights),
-            products=sum(name in fed or self._reads_layer_norm(name) for name in weights),
+            products=sum(name in fed or self._reads_layer_norm(name) for name in weights) + len(scores & set(enabled)),
             file_bytes=None,
             counted="modules",
         )
@@ -106,7 +107,7 @@ class ModelOptModel:
                 if isinstance(module, TensorQuantizer) and module.is_enabled and module._calibrator is not None:
                     _load_range(module, method)
 
-    def _list_linear(self) -> list[dict[str, Any]]:
+    def list_linear(self) -> list[dict[str, Any]]:
         """Everything off but the weight and input of each Linear of the encoder's layers."""
         off = [{"quantizer_name": "*", "parent_class": "nn.LayerNorm", "enable": False}]
         return off + [
@@ -115,10 +116,12 @@ class ModelOptModel:
             if _has_weight(module) and not is_in_encoder_layer(name)
         ]
 
-    def _list_full(self, calibrator: str) -> list[dict[str, Any]]:
+    def list_full(self, calibrator: str) -> list[dict[str, Any]]:
         """The linear placement, with LayerNorm outputs instead of the inputs they feed, and q, k, v."""
+        if not any(name.endswith("intermediate.dense") for name, _ in self._model.named_modules()):
+            raise NotImplementedError("the LayerNorms that feed a layer are listed for BERT alone")
         int8 = {"num_bits": 8, "axis": None, "calibrator": calibrator}
-        entries = self._list_linear()
+        entries = self.list_linear()
         for name, _ in self._model.named_modules():
             if self._reads_layer_norm(name):
                 entries.append({"quantizer_name": f"{name}.input_quantizer", "enable": False})
@@ -129,7 +132,7 @@ class ModelOptModel:
         return [*entries, {"quantizer_name": "*[qkv]_bmm_quantizer", "cfg": int8, "enable": True}]
 
     def _list_layer_norms(self) -> list[str]:
-        """The LayerNorms whose output an encoder layer reads: all of BERT's and ALBERT's but the last."""
+        """The LayerNorms whose output an encoder layer reads: all of BERT's but the last."""
         from torch import nn
 
         return [name for name, module in self._model.named_modules() if isinstance(module, nn.LayerNorm)][:-1]
