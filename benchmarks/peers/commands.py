@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.peers.contest import Contest, Outcome, run_contest
+from benchmarks.peers.contest import Contest, run_contest
 from benchmarks.peers.environments import FOLDER, prepare_environment
 from benchmarks.peers.result import describe_contest, read_outcomes, write_result
 from benchmarks.peers.roster import OURS, find_peers
@@ -68,8 +68,8 @@ def peers_command(
         threads=threads,
         environments=environments,
     )
-    known = read_outcomes(out, contest, peers) if resume else []
-    outcomes: list[Outcome] = []
+    known = read_outcomes(out, contest, find_peers([])) if resume else []
+    outcomes = [each for each in known if each.peer not in {peer.name for peer in peers}]
     with show_stages() as advance:
         for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
             outcomes.append(outcome)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.environment import describe_environment
 from benchmarks.peers.contest import Contest, Outcome
-from benchmarks.peers.roster import OURS
+from benchmarks.peers.roster import OURS, PEERS
 from benchmarks.peers.row import FLOAT, Peer
 from benchmarks.peers.score import difference, unpack_rows
 from benchmarks.peers.table import draw_table
@@ -19,8 +19,11 @@ from qat.errors import DataError
 def describe_contest(contest: Contest, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The result: what was compared, on which machine, every row, and ours against each matched row.
 
-    Rows that failed are there with their error. A difference is missing where one of its two sides is.
+    Rows are in the order of the roster; those that failed are there with their error. A difference is missing where one
+    of its two sides is.
     """
+    places = {name: place for place, name in enumerate(PEERS)}
+    outcomes = sorted(outcomes, key=lambda each: places.get(each.peer, len(places)))
     baseline = next((each for each in outcomes if each.row.recipe == FLOAT and each.correct), None)
     return {
         "contest": _identify(contest),
