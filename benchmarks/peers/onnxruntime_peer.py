@@ -25,11 +25,11 @@ ROWS = (
     Row(recipe="static", standing="as shipped", placement="own", weights="per_tensor", note="quantize_static, min-max"),
     Row(recipe="dynamic", standing="best", placement="own", weights="per_tensor", note="advised for transformers"),
     Row(recipe="static MatMul max", standing="best", placement="own", note="MatMul alone, per channel"),
-    Row(recipe="static MatMul percentile", standing="best", placement="own", note="the same, 99.99"),
+    Row(recipe="static MatMul percentile", standing="best", placement="own", note="the same, 99.99, padded alike"),
     Row(recipe="linear max", standing="matched", placement="linear"),
-    Row(recipe="linear percentile", standing="matched", placement="linear", note="99.99"),
+    Row(recipe="linear percentile", standing="matched", placement="linear", note="99.99, padded alike"),
     Row(recipe="full max", standing="matched", placement="tensorrt", note="range of probs measured, not fixed at 1"),
-    Row(recipe="full percentile", standing="matched", placement="tensorrt", note="99.99"),
+    Row(recipe="full percentile", standing="matched", placement="tensorrt", note="99.99, padded alike"),
 )
 
 
@@ -103,7 +103,7 @@ class OnnxRuntimeModel:
         options: dict[str, Any] = {}
         if method:
             options = {**_choose_method(method), "op_types_to_quantize": ["MatMul"], "per_channel": True}
-        quantize_static(self._prepare(), self.path, FeedReader(batches), **options)
+        quantize_static(self._prepare(), self.path, FeedReader(batches, method), **options)
 
     def _quantize_matched(self, batches: Iterable[Feed], method: str, *, attention: bool) -> None:
         """Symmetric inputs of the encoder's products, no outputs; the residual stays float without ``attention``.
@@ -133,7 +133,7 @@ class OnnxRuntimeModel:
         quantize_static(
             source,
             self.path,
-            FeedReader(batches),
+            FeedReader(batches, method),
             op_types_to_quantize=_PRODUCTS,
             nodes_to_quantize=[node.name for node in chosen],
             per_channel=True,
@@ -159,14 +159,33 @@ class OnnxRuntimeModel:
 
 
 class FeedReader:
-    """Feeds as ``quantize_static`` wants its calibration data: one a call, None at the end."""
+    """Feeds as ``quantize_static`` wants its calibration data: one a call, None at the end.
 
-    def __init__(self, batches: Iterable[Feed]) -> None:
-        self._batches: Iterator[Feed] = iter(batches)
+    For a percentile all are padded to one length: its histograms stack the batches and need one shape.
+    """
+
+    def __init__(self, batches: Iterable[Feed], method: str = "") -> None:
+        self._batches: Iterator[Feed] = iter(pad_alike(list(batches)) if method == "percentile" else batches)
 
     def get_next(self) -> Feed | None:
         """The next batch."""
         return next(self._batches, None)
+
+
+def pad_alike(batches: list[Feed]) -> list[Feed]:
+    """The batches with zeros on their right up to the longest one; a batch with fewer rows than the first is left out.
+
+    >>> short, long = ({"input_ids": np.ones((1, width), dtype=np.int64)} for width in (1, 3))
+    >>> [feed["input_ids"].tolist() for feed in pad_alike([short, long])]
+    [[[1, 0, 0]], [[1, 1, 1]]]
+    """
+    longest = max(array.shape[1] for feed in batches for array in feed.values())
+    rows = len(next(iter(batches[0].values())))
+    return [
+        {name: np.pad(array, ((0, 0), (0, longest - array.shape[1]))) for name, array in feed.items()}
+        for feed in batches
+        if len(next(iter(feed.values()))) == rows
+    ]
 
 
 def _choose_method(method: str) -> dict[str, Any]:

@@ -42,6 +42,13 @@ def test_every_recipe_answers_every_row(job: Job, recipe: str, tmp_path: Path) -
     assert answer.inside.products > 0
 
 
+def test_a_percentile_takes_batches_of_different_lengths(job: Job, tmp_path: Path) -> None:
+    shorter = {name: array[:, : array.shape[1] // 2] for name, array in job.calibration[0].items()}
+    uneven = replace(job, calibration=[*job.calibration, shorter])
+
+    assert np.isfinite(answer_row(PEER, uneven, "linear percentile", tmp_path).logits).all()
+
+
 def test_the_float_graph_answers_as_torch_does(job: Job, tmp_path: Path) -> None:
     answer = answer_row(PEER, job, FLOAT, tmp_path)
 
