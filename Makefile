@@ -11,10 +11,11 @@ READY := .venv/.installed
 SAMPLE := benchmarks/sample
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-long test-all check clean
+.PHONY: help demo peers test test-long test-all check clean
 
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
+	@echo "make peers      other quantizers beside ours on the shipped sample; CHECKPOINT=, DATA=, EVAL= for your own"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
 	@echo "make check      ruff, formatting, mypy"
@@ -34,6 +35,15 @@ demo: $(READY)
 	$(BIN)/qdq run $(SAMPLE)/albert-supersense --task text-classification \
 	    --data $(SAMPLE)/supersense/train.jsonl --eval $(SAMPLE)/supersense/validation.jsonl \
 	    --out runs/demo --set finetune.max_steps=120
+
+CHECKPOINT ?= $(SAMPLE)/albert-supersense
+DATA ?= $(SAMPLE)/supersense/train.jsonl
+EVAL ?= $(SAMPLE)/supersense/validation.jsonl
+
+peers: $(READY)
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.peers prepare
+	$(BIN)/python -m benchmarks.peers --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL) \
+	    --out runs/peers/$(notdir $(CHECKPOINT)).json
 
 test: $(READY)
 	$(PYTEST) -m "not long"

@@ -1,6 +1,7 @@
 """The command line: every stage's commands under one name, and how a mistake ends."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -34,11 +35,17 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some 
 _INTERRUPTED = 130
 
 
-def run() -> NoReturn:
-    """Runs the command of ``sys.argv`` and exits; a user's mistake becomes one line on standard error and code 2."""
+def run(application: typer.Typer = app, name: str = "qdq", default: Sequence[str] = ("--help",)) -> NoReturn:
+    """Runs the command of ``sys.argv`` and exits; a user's mistake becomes one line on standard error and code 2.
+
+    Args:
+        application: whose commands they are.
+        name: what help and messages call it.
+        default: what runs where nothing was given.
+    """
     disable_progress_bar()  # transformers' own; ours say more
     try:
-        code = app(args=sys.argv[1:] or ["--help"], prog_name="qdq", standalone_mode=False)
+        code = application(args=sys.argv[1:] or list(default), prog_name=name, standalone_mode=False)
     except QDQError as error:
         _refuse(str(error))
     except _UsageError as error:

@@ -1,0 +1,86 @@
+"""``python -m benchmarks.peers``: the peers' environments, and the table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.peers.contest import Contest, run_contest
+from benchmarks.peers.environments import FOLDER, prepare_environment
+from benchmarks.peers.result import describe_contest, read_outcomes, write_result
+from benchmarks.peers.roster import OURS, find_peers
+from benchmarks.peers.table import draw_table
+from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
+from qat.artefacts import require_writable
+from qat.console import print_json, say, show_stages
+from qat.options import LimitOption, MaxLengthOption
+
+app = typer.Typer(
+    name="peers", pretty_exceptions_enable=False, help="Other quantizers beside qdq, on the same batches."
+)
+
+_EnvironmentsOption = Annotated[Path, typer.Option("--environments", help="Where the peers' environments lie.")]
+_OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="A peer; may be given several times.")]
+
+
+@app.command("prepare")
+def prepare_command(only: _OnlyOption = None, environments: _EnvironmentsOption = FOLDER) -> None:
+    """Make each peer's environment from its pinned versions."""
+    for peer in find_peers(only or []):
+        if peer.requirements:
+            say(f"{peer.title} ...")
+            say(f"{prepare_environment(peer, environments)}")
+
+
+@app.callback(invoke_without_command=True)
+def peers_command(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Float Hugging Face folder.")] = CHECKPOINT,
+    task: Annotated[str, typer.Option("--task", help="Task, as Hugging Face names it.")] = "text-classification",
+    data: Annotated[Path, typer.Option("--data", help="Rows to calibrate on.")] = TRAIN,
+    evaluation: Annotated[Path, typer.Option("--eval", help="Labelled rows to score on.")] = VALIDATION,
+    texts: Annotated[int, typer.Option("--texts", min=1, help="How many rows calibrate.")] = 512,
+    limit: LimitOption = None,
+    max_length: MaxLengthOption = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of every process.")] = 1,
+    out: Annotated[Path, typer.Option("--out", help="JSON file; the table goes beside it as .md.")] = FOLDER
+    / "peers.json",
+    only: _OnlyOption = None,
+    environments: _EnvironmentsOption = FOLDER,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the rows --out has of this contest.")] = False,
+) -> None:
+    """Quantize one checkpoint with every peer and with qdq, score all on the same rows, print the table.
+
+    Example: python -m benchmarks.peers --checkpoint my-bert --data train.jsonl --eval dev.jsonl --out peers.json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    peers = find_peers([OURS.name, *only] if only else [])
+    require_writable(out)
+    contest = Contest(
+        checkpoint=checkpoint,
+        task=task,
+        data=data,
+        evaluation=evaluation,
+        texts=texts,
+        limit=limit,
+        max_length=max_length,
+        threads=threads,
+        environments=environments,
+    )
+    known = read_outcomes(out, contest, find_peers([])) if resume else []
+    outcomes = [each for each in known if each.peer not in {peer.name for peer in peers}]
+    with show_stages() as advance:
+        for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
+            outcomes.append(outcome)
+            result = describe_contest(contest, outcomes)
+            write_result(out, result)  # after every row: what a long run has found survives its interruption
+    typer.echo(draw_table(result))
+    print_json({
+        "out": str(out),
+        "rows": [
+            {key: row[key] for key in ("peer", "recipe", "standing", "accuracy", "to_float", "error")}
+            for row in result["rows"]
+        ],
+        "compared": result["compared"],
+    })  # fmt: skip

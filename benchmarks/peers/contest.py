@@ -1,0 +1,221 @@
+"""Every row of every peer, each in a process of its own, on the same batches; a row that fails keeps its error."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoTokenizer
+
+import benchmarks
+from benchmarks.peers.environments import FOLDER, find_python
+from benchmarks.peers.job import Answer, Job
+from benchmarks.peers.row import Peer, Row
+from benchmarks.peers.score import judge_rows, pack_rows
+from qat.batches import Batch, iterate_batches
+from qat.errors import BuildError, CheckpointError, DataError
+from qat.tasks import find_task
+from qat.tasks.base import Encoded
+
+_ROOT = Path(benchmarks.__file__).parents[1]
+_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contest:
+    """What is compared on what.
+
+    Attributes:
+        checkpoint: a float checkpoint folder of any family transformers knows.
+        task: text-classification: rows are judged one by one.
+        data: rows to calibrate on.
+        evaluation: labelled rows to score on.
+        texts: how many rows calibrate.
+        limit: how many rows score, None for all.
+        max_length: tokens a row keeps, None for the most the checkpoint takes.
+        calibration_batch: rows a batch while calibrating, in the order of the file.
+        evaluation_batch: rows a batch while scoring, longest first.
+        threads: threads of every process.
+        minutes: how long a row may take.
+        environments: where the peers' environments lie.
+    """
+
+    checkpoint: Path
+    task: str
+    data: Path
+    evaluation: Path
+    texts: int = 512
+    limit: int | None = None
+    max_length: int | None = None
+    calibration_batch: int = 32
+    evaluation_batch: int = 64
+    threads: int = 1
+    minutes: float = 20.0
+    environments: Path = FOLDER
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A row of the table: what a peer's recipe came to, or why there is nothing.
+
+    Attributes:
+        peer: the peer's name.
+        row: the recipe and how it is to be read.
+        accuracy: the share of rows that are right.
+        correct: one character a row, 1 where it is right.
+        facts: times, counts, versions: an answer's fields but for its logits.
+        error: why there are no figures, the last line the process wrote; empty where there are.
+    """
+
+    peer: str
+    row: Row
+    accuracy: float | None = None
+    correct: str = field(default="", repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+def run_contest(
+    contest: Contest,
+    peers: Sequence[Peer],
+    *,
+    known: Sequence[Outcome] = (),
+    progress: Callable[[str, int, int], None] = lambda row, done, rows: None,
+) -> Iterator[Outcome]:
+    """The outcome of every row as soon as it is there, in the order of the roster.
+
+    Args:
+        contest: checkpoint, data, sizes.
+        peers: who takes part.
+        known: outcomes of an earlier run of this contest; they are given back and do not run again.
+        progress: called before each row with what it is, how many are done, and how many there are.
+
+    Raises:
+        CheckpointError: no checkpoint.
+        DataError: rows the task cannot use, or a task that is not judged row by row.
+    """
+    calibration, evaluation = _read_batches(contest)
+    labels = np.concatenate([batch.targets["labels"] for batch in evaluation])
+    order = np.argsort(np.concatenate([batch.index for batch in evaluation]), kind="stable")
+    rows = [(peer, row) for peer in peers for row in peer.rows]
+    before = {(outcome.peer, outcome.row): outcome for outcome in known}
+    with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
+        folder = Path(scratch)
+        graph, refusal = None, ""
+        if any(peer.needs_graph for peer in peers):
+            progress("float graph", 0, len(rows))
+            graph, refusal = _trace(contest, tuple(evaluation[0].inputs), folder)
+        Job(
+            checkpoint=contest.checkpoint.absolute(),
+            task=contest.task,
+            graph=graph,
+            threads=contest.threads,
+            calibration=[batch.inputs for batch in calibration],
+            evaluation=[batch.inputs for batch in evaluation],
+        ).write(folder)
+        for done, (peer, row) in enumerate(rows):
+            if (earlier := before.get((peer.name, row))) is not None:
+                yield earlier
+                continue
+            progress(f"{peer.title}, {row.recipe}", done, len(rows))
+            lacking = row.cannot or (f"no float graph: {refusal}" if peer.needs_graph and graph is None else "")
+            if lacking:
+                yield Outcome(peer=peer.name, row=row, error=lacking)
+            else:
+                yield _run_row(contest, peer, row, folder, lambda logits: judge_rows(logits, labels)[order])
+
+
+def _run_row(
+    contest: Contest, peer: Peer, row: Row, folder: Path, judge: Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+) -> Outcome:
+    module = peer.open.__module__
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        try:
+            python = find_python(peer, contest.environments)
+        except BuildError as missing:
+            return Outcome(peer=peer.name, row=row, error=str(missing))
+        error = run_module(python, [module, str(folder), row.recipe, own], contest, cwd=Path(own))
+        if error:
+            return Outcome(peer=peer.name, row=row, error=error)
+        answer = Answer.read(Path(own))
+    correct = judge(answer.logits)
+    return Outcome(
+        peer=peer.name, row=row, accuracy=float(correct.mean()), correct=pack_rows(correct), facts=answer.list_facts()
+    )
+
+
+def run_module(python: Path, arguments: Sequence[str], contest: Contest, *, cwd: Path) -> str:
+    """Runs ``python -m`` with the project on its path; the last line it wrote where it failed, empty where it did not.
+
+    Args:
+        python: the interpreter.
+        arguments: the module and its arguments.
+        contest: for its threads and its limit of time.
+        cwd: the folder it runs in.
+    """
+    threads = str(contest.threads)
+    settings = {
+        "PYTHONPATH": str(_ROOT),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    try:
+        done = subprocess.run(  # noqa: S603
+            [str(python), "-m", *arguments],
+            cwd=cwd,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60 * contest.minutes,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"stopped after {contest.minutes:g} minutes"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode == 0:
+        return ""
+    return lines[-1][:300] if lines else f"exit status {done.returncode}"
+
+
+def _trace(contest: Contest, inputs: Sequence[str], folder: Path) -> tuple[Path | None, str]:
+    path = folder / "float.onnx"
+    arguments = ["benchmarks.peers.float_graph", str(contest.checkpoint.absolute()), contest.task, str(path), *inputs]
+    error = run_module(Path(sys.executable), arguments, contest, cwd=folder)
+    return (None, error) if error else (path, "")
+
+
+def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch]]:
+    task = find_task(contest.task)
+    if task.metric_name != "accuracy":
+        raise DataError(
+            f"--task {contest.task} is scored by {task.metric_name}: peers are compared row by row, by accuracy"
+        )
+    if not (contest.checkpoint / "config.json").is_file():
+        raise CheckpointError(f"no checkpoint in {contest.checkpoint}: give a Hugging Face folder with a config.json")
+    tokenizer = AutoTokenizer.from_pretrained(contest.checkpoint, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(contest.checkpoint, trust_remote_code=False)
+
+    def encode(source: Path, limit: int | None, *, labelled: bool) -> Encoded:
+        rows = task.load(source, columns={}, limit=limit, require_labels=labelled)
+        return task.encode(
+            rows, tokenizer=tokenizer, config=config, max_length=contest.max_length, require_labels=labelled
+        )
+
+    pad = int(tokenizer.pad_token_id or 0)
+    texts = encode(contest.data, contest.texts, labelled=False)
+    scored = encode(contest.evaluation, contest.limit, labelled=True)
+    if len(scored) < 2:
+        raise DataError(f"{contest.evaluation} gives {len(scored)} row: a standard error needs two or more")
+    return (
+        list(iterate_batches(texts, batch_size=contest.calibration_batch, pad_token_id=pad)),
+        list(iterate_batches(scored, batch_size=contest.evaluation_batch, pad_token_id=pad, order="length")),
+    )

@@ -1,0 +1,147 @@
+"""A contest's result as JSON values: every row with its raw answers, and the comparisons they support."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import describe_environment
+from benchmarks.peers.contest import Contest, Outcome
+from benchmarks.peers.roster import OURS, PEERS
+from benchmarks.peers.row import FLOAT, Peer
+from benchmarks.peers.score import difference, unpack_rows
+from benchmarks.peers.table import draw_table
+from calibration.observers import CalibrationSettings
+from qat.artefacts import atomic_file, hash_file, write_json
+from qat.errors import DataError
+
+
+def describe_contest(contest: Contest, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The result: what was compared, on which machine, every row, and ours against each matched row.
+
+    Rows are in the order of the roster; those that failed are there with their error. A difference is missing where one
+    of its two sides is.
+    """
+    places = {name: place for place, name in enumerate(PEERS)}
+    outcomes = sorted(outcomes, key=lambda each: places.get(each.peer, len(places)))
+    baseline = next((each for each in outcomes if each.row.recipe == FLOAT and each.correct), None)
+    return {
+        "contest": _identify(contest),
+        "scored": max((len(each.correct) for each in outcomes), default=0),
+        "environment": describe_environment(),
+        "rows": [_describe(each, baseline) for each in outcomes],
+        "compared": compare_matched(outcomes),
+    }
+
+
+def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> list[dict[str, Any]]:
+    """Ours minus theirs for every matched row of a peer: same placement, same weight granularity, same rows.
+
+    Args:
+        outcomes: ours among them.
+        method: which of our methods stands for us; None for the default one, whichever of ours came out best.
+    """
+    method = method or CalibrationSettings().method
+    ours = {
+        (each.row.placement, each.row.weights): each
+        for each in outcomes
+        if each.peer == OURS.name and each.correct and each.row.recipe.endswith(f" {method}")
+    }
+    compared = []
+    for theirs in outcomes:
+        mine = ours.get((theirs.row.placement, theirs.row.weights))
+        if theirs.peer == OURS.name or theirs.row.standing != "matched" or not theirs.correct or mine is None:
+            continue
+        apart = difference(unpack_rows(mine.correct), unpack_rows(theirs.correct))
+        compared.append({
+            "ours": mine.row.recipe,
+            "peer": theirs.peer,
+            "theirs": theirs.row.recipe,
+            "points": round(apart.points, 3),
+            "error": round(apart.error, 3),
+            "clear": apart.clear,
+        })  # fmt: skip
+    return compared
+
+
+def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:
+    """The JSON file at ``path`` with everything, and beside it the same table as ``.md``.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    table = path.with_suffix(".md")
+    write_json(path, result)
+    with atomic_file(table) as staging:
+        staging.write_text(f"```text\n{draw_table(result)}\n```\n", encoding="utf-8")
+    return path, table
+
+
+def read_outcomes(path: Path, contest: Contest, peers: Sequence[Peer]) -> list[Outcome]:
+    """The rows a result file has of this very contest: same weights, data, sizes; none where there is no file.
+
+    Rows that failed are left out, so that they run again.
+
+    Raises:
+        DataError: the file is of another contest, or of something else.
+    """
+    if not path.is_file():
+        return []
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        same = stored["contest"] == _identify(contest)
+        values = {(each["peer"], each["recipe"]): each for each in stored["rows"] if each["correct"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no result of a contest ({error!r}): leave --resume out, or give another --out"
+        ) from error
+    if not same:
+        raise DataError(f"{path} holds a contest on other data or sizes: leave --resume out, or give another --out")
+    return [
+        Outcome(
+            peer=peer.name,
+            row=row,
+            accuracy=found["accuracy"],
+            correct=found["correct"],
+            facts=found["facts"],
+        )
+        for peer in peers
+        for row in peer.rows
+        if (found := values.get((peer.name, row.recipe))) is not None
+    ]
+
+
+def _identify(contest: Contest) -> dict[str, Any]:
+    weights = contest.checkpoint / "model.safetensors"
+    return {
+        "checkpoint": contest.checkpoint.name,
+        "weights": hash_file(weights) if weights.is_file() else None,
+        "task": contest.task,
+        "texts": contest.texts,
+        "limit": contest.limit,
+        "batch": {"calibration": contest.calibration_batch, "evaluation": contest.evaluation_batch},
+        "max_length": contest.max_length,
+        "threads": contest.threads,
+        "data": {"name": contest.data.name, "hash": hash_file(contest.data)},
+        "evaluation": {"name": contest.evaluation.name, "hash": hash_file(contest.evaluation)},
+    }
+
+
+def _describe(each: Outcome, baseline: Outcome | None) -> dict[str, Any]:
+    apart = None
+    if baseline is not None and each.correct:
+        found = difference(unpack_rows(each.correct), unpack_rows(baseline.correct))
+        apart = {"points": round(found.points, 3), "error": round(found.error, 3)}
+    return {
+        "peer": each.peer,
+        "recipe": each.row.recipe,
+        "standing": each.row.standing,
+        "placement": each.row.placement,
+        "weights": each.row.weights,
+        "note": each.row.note,
+        "accuracy": each.accuracy,
+        "to_float": apart,
+        "facts": dict(each.facts),
+        "error": each.error,
+        "correct": each.correct,
+    }

@@ -1,0 +1,62 @@
+"""``python -m benchmarks.peers`` as a user calls it."""
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.command_line import run
+from benchmarks.peers import roster
+from benchmarks.peers.commands import app
+from benchmarks.peers.row import FLOAT
+from tests.test_command_line.calling import Done, Workspace
+
+
+def _call(*arguments: object) -> Done:
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["peers", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            run(app, "python -m benchmarks.peers", default=())
+    return Done(left.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def test_an_unknown_peer_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = _call("--only", "nobody", "--out", tmp_path / "peers.json")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("qdq: peer 'nobody' is not known")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contest_prints_its_table_and_ends_with_json(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = replace(roster.OURS, rows=(roster.OURS.by_recipe[FLOAT],))
+    monkeypatch.setitem(roster.PEERS, "qdq", baseline)
+    out = tmp_path / "peers.json"
+
+    done = _call(
+        *("--checkpoint", workspace.checkpoint, "--data", workspace.train, "--eval", workspace.validation),
+        *("--texts", 16, "--only", "nncf", "--environments", tmp_path / "none", "--out", out),
+    )
+
+    assert done.code == 0, done.err
+    assert done.out.startswith("float: 32 rows scored, 16 texts calibrate\n")
+    assert {row["peer"] for row in done.value["rows"]} == {"qdq", "nncf"}
+    assert all((row["accuracy"] is None) == (row["peer"] == "nncf") for row in done.value["rows"])
+    assert json.loads(out.read_text(encoding="utf-8"))["scored"] == 32
+    assert "the environment of NNCF + OpenVINO is missing" in " ".join(out.with_suffix(".md").read_text().split())
+
+
+def test_preparing_one_peer_says_where_its_environment_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers.commands.prepare_environment", lambda peer, folder: folder / peer.name)
+
+    done = _call("prepare", "--only", "nncf", "--environments", tmp_path)
+
+    assert done.code == 0
+    assert str(tmp_path / "nncf") in done.err

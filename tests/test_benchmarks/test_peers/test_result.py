@@ -1,0 +1,147 @@
+"""The result of a contest: raw rows kept, ours compared with matched rows alone, a table of 80 columns, whole files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.contest import Contest, Outcome, run_contest
+from benchmarks.peers.result import compare_matched, describe_contest, read_outcomes, write_result
+from benchmarks.peers.roster import OURS
+from benchmarks.peers.row import FLOAT, Peer, Placement, Row, Standing
+from benchmarks.peers.score import pack_rows
+from benchmarks.peers.table import WIDTH, draw_table
+from calibration.observers import CalibrationSettings
+from qat.errors import DataError
+
+DEFAULT = CalibrationSettings().method
+FACTS: dict[str, Any] = {
+    "inference": {"wall_s": 2.0, "cpu_s": 2.0},
+    "quantization": {"wall_s": 30.0, "cpu_s": 5.0},
+    "peak_mb": 900,
+    "inside": {"weights": 36, "activations": 48, "products": 48, "file_bytes": 10, "counted": "modules"},
+    "versions": {"python": "3.11", "torch": "2.13.0"},
+}
+FLOAT_FACTS = {**FACTS, "quantization": None, "inside": None}
+
+
+def _outcome(
+    peer: str, recipe: str, right: int, standing: Standing = "matched", placement: Placement = "linear"
+) -> Outcome:
+    correct = np.arange(100) < right
+    row = Row(recipe=recipe, standing=standing, placement=placement)
+    facts = FLOAT_FACTS if recipe == FLOAT else FACTS
+    return Outcome(peer=peer, row=row, accuracy=right / 100, correct=pack_rows(correct), facts=facts)
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    refused = Row(recipe="full", standing="matched", placement="tensorrt", cannot=" ".join(["cannot"] * 40))
+    return [
+        _outcome("qdq", FLOAT, 90, "float", "float"),
+        _outcome("qdq", f"linear {DEFAULT}", 88),
+        _outcome("qdq", "linear another", 89),
+        _outcome("other", "default", 60, "as shipped", "own"),
+        _outcome("other", "matched and with a very long name indeed", 70),
+        Outcome(peer="other", row=refused, error=refused.cannot),
+    ]
+
+
+@pytest.fixture
+def result(contest: Contest, outcomes: list[Outcome]) -> dict[str, Any]:
+    return describe_contest(contest, outcomes)
+
+
+def test_only_matched_rows_are_compared_and_with_our_default_method(outcomes: list[Outcome]) -> None:
+    (found,) = compare_matched(outcomes)
+
+    assert (found["ours"], found["peer"]) == (f"linear {DEFAULT}", "other")
+    assert (found["theirs"], found["points"], found["clear"]) == (
+        "matched and with a very long name indeed",
+        18.0,
+        True,
+    )
+
+
+def test_another_placement_or_granularity_is_not_compared(outcomes: list[Outcome]) -> None:
+    assert compare_matched([outcomes[1], _outcome("other", "full", 70, placement="tensorrt")]) == []
+
+
+def test_every_row_keeps_its_raw_answers_and_its_distance_to_float(result: dict[str, Any]) -> None:
+    rows = {row["recipe"]: row for row in result["rows"]}
+
+    assert rows["default"]["correct"].count("1") == 60
+    assert rows["default"]["to_float"]["points"] == -30.0
+    assert rows[FLOAT]["to_float"] == {"points": 0.0, "error": 0.0}
+    assert rows["full"]["to_float"] is None
+    assert rows["full"]["error"].startswith("cannot cannot")
+
+
+def test_the_contest_is_named_without_the_machines_paths(result: dict[str, Any], contest: Contest) -> None:
+    assert result["contest"]["checkpoint"] == contest.checkpoint.name
+    assert str(contest.checkpoint.parent) not in json.dumps(result)
+    assert result["contest"]["data"]["hash"].startswith("sha256:")
+
+
+def test_no_line_of_the_table_is_wider_than_80_columns(result: dict[str, Any]) -> None:
+    lines = draw_table(result).splitlines()
+
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_the_table_shows_figures_failures_and_the_verdict(result: dict[str, Any]) -> None:
+    table = draw_table(result)
+    line = next(line for line in table.splitlines() if line.startswith(" default"))
+
+    assert line.split() == ["default", "as", "shipped", "60.00", "-30.00", "±4.61", "5.0", "2.5", "36/48/48"]
+    assert "cannot cannot" in table
+    assert table.splitlines()[-1].split()[-3:] == ["+18.00", "±3.86", "ahead"]
+
+
+def test_the_files_hold_the_result_and_the_table(result: dict[str, Any], tmp_path: Path) -> None:
+    written, table = write_result(tmp_path / "new" / "peers.json", result)
+
+    assert json.loads(written.read_text(encoding="utf-8")) == result
+    assert table.name == "peers.md"
+    assert table.read_text(encoding="utf-8") == f"```text\n{draw_table(result)}\n```\n"
+    assert sorted(path.name for path in written.parent.iterdir()) == ["peers.json", "peers.md"]
+
+
+def _roster(outcomes: list[Outcome]) -> list[Peer]:
+    names = dict.fromkeys(outcome.peer for outcome in outcomes)
+    return [
+        replace(OURS, name=name, rows=tuple(outcome.row for outcome in outcomes if outcome.peer == name))
+        for name in names
+    ]
+
+
+def test_a_result_gives_its_finished_rows_back(
+    contest: Contest, outcomes: list[Outcome], result: dict[str, Any], tmp_path: Path
+) -> None:
+    written, _ = write_result(tmp_path / "peers.json", result)
+
+    known = read_outcomes(written, contest, _roster(outcomes))
+
+    assert known == [outcome for outcome in outcomes if not outcome.error]
+    assert list(run_contest(contest, _roster(outcomes), known=known)) == outcomes
+
+
+def test_a_file_that_is_not_there_has_no_rows(contest: Contest, tmp_path: Path) -> None:
+    assert read_outcomes(tmp_path / "none.json", contest, []) == []
+
+
+def test_a_contest_of_other_sizes_is_not_resumed(contest: Contest, result: dict[str, Any], tmp_path: Path) -> None:
+    written, _ = write_result(tmp_path / "peers.json", result)
+
+    with pytest.raises(DataError, match="holds a contest on other data or sizes: leave --resume out"):
+        read_outcomes(written, replace(contest, texts=17), [])
+
+
+def test_a_file_of_something_else_is_not_resumed(contest: Contest, tmp_path: Path) -> None:
+    (tmp_path / "peers.json").write_text("{}", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"is no result of a contest \(KeyError\('contest'\)\): leave --resume out"):
+        read_outcomes(tmp_path / "peers.json", contest, [])
