@@ -17,7 +17,7 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges
 from benchmarks.report import write_report
-from calibration.observers import CalibrationSettings
+from calibration.settings import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
 from export.engine import BuildSettings
 from export.exported import (

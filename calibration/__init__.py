@@ -1,4 +1,5 @@
 """Real batches become ranges.
 
-In the order of the flow: ``observers`` (what a batch adds to a range), ``histogram``, ``calibrate``, ``commands``.
+In the order of the flow: ``settings``, ``histogram``, ``observers`` (what passes through the quantizers), ``ranges``
+(one method a file), ``candidates``, ``calibrate``, ``stage``, ``commands``.
 """

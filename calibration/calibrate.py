@@ -1,21 +1,24 @@
 """Calibration: real batches run through the float model, observers watch every quantizer's input, ranges come out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calibration.observers import OBSERVERS, CalibrationSettings, Observer, real_tokens
-from qat.errors import CheckpointError, DataError, RangeError
+from calibration.candidates import Candidates, find_candidates, set_ranges
+from calibration.observers import RangeObserver
+from calibration.ranges import require_method
+from calibration.settings import CalibrationSettings
+from qat.errors import DataError
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
-from qat.quantizer import FakeQuantizer, disable_quantizers, named_quantizers
+from qat.quantizer import disable_quantizers, named_quantizers
 
 Progress = Callable[[int], None]
+Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,27 +33,30 @@ class RangeRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """What calibration read and found."""
+    """What calibration read and found.
+
+    Attributes:
+        constant: the quantizers that met a single magnitude everywhere, zero for instance.
+        candidates: the ranges of every method that was asked for.
+    """
 
     settings: CalibrationSettings
     batches: int
     rows: int
     tokens: int
     ranges: tuple[RangeRow, ...]
+    constant: tuple[str, ...]
+    candidates: Candidates
 
-
-@dataclass(slots=True)
-class _Watch:
-    """What the running batch is, for the hooks: its number and which tokens are real; and which ranges got data."""
-
-    batch: int = 0
-    mask: Tensor | None = None
-    seen: set[tuple[FakeQuantizer, int]] = field(default_factory=set)
+    @property
+    def found(self) -> tuple[RangeRow, ...]:
+        """The ranges that came from data."""
+        return tuple(row for row in self.ranges if row.source == "calibrated")
 
 
 def calibrate(
     model: PreTrainedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Iterable[Batch],
     *,
     settings: CalibrationSettings | None = None,
     progress: Progress = lambda batch: None,
@@ -68,41 +74,53 @@ def calibrate(
         CheckpointError: the model is not wrapped, or some quantizer saw nothing.
         DataError: no batches, or one with nothing but padding.
         RangeError: activations that are not finite; names the layer and the batch.
+        RecipeError: an unknown method.
     """
     settings = settings or CalibrationSettings()
     quantization_config(model)
-    watch = _Watch()
-    observers: dict[FakeQuantizer, list[Observer]] = {}
-    rows = tokens = 0
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_evaluating(model))
-        stack.enter_context(disable_quantizers(model))
-        for _, quantizer in named_quantizers(model):
-            if quantizer.spec.range_source == "calibrated":
-                observers[quantizer] = [OBSERVERS[settings.method](settings) for _ in quantizer.amax]
-                stack.callback(_observe(quantizer, observers[quantizer], watch).remove)
-        for batch in batches:
-            watch.batch += 1
-            watch.mask = batch.get("attention_mask")
-            inputs = {name: value for name, value in batch.items() if name != "labels"}
-            first = next(iter(inputs.values()))
-            real = int(first.numel() if watch.mask is None else watch.mask.sum())
-            if real == 0:
-                raise DataError(f"batch {watch.batch} holds nothing but padding: remove its empty rows")
-            rows, tokens = rows + len(first), tokens + real
-            model(**inputs)
-            progress(watch.batch)
-    if watch.batch == 0:
-        raise DataError("no calibration batches were given: at least one is needed")
-    _require_data(observers, watch)
-    for quantizer, found in observers.items():
-        quantizer.set_range(torch.tensor([observer.amax() for observer in found]))
+    require_method(settings.method)
+    observer = observe_batches(model, batches, progress=progress)
+    candidates = find_candidates(observer.histograms, settings)
+    set_ranges(model, candidates[settings.chosen])
     refresh_weight_ranges(model)
     mark_calibrated(model)
     return Calibration(
-        settings=settings, batches=watch.batch, rows=rows, tokens=tokens, ranges=tuple(list_ranges(model))
+        settings=settings,
+        batches=observer.batches,
+        rows=observer.rows,
+        tokens=observer.tokens,
+        ranges=tuple(list_ranges(model)),
+        constant=tuple(
+            name
+            for name, found in observer.histograms.items()
+            if any(len(histogram.points()[0]) == 1 for histogram in found)
+        ),
+        candidates=candidates,
     )
+
+
+def observe_batches(
+    model: PreTrainedModel, batches: Iterable[Batch], *, progress: Progress = lambda batch: None
+) -> RangeObserver:
+    """What every quantizer of the float model met in those batches; one pass, in memory that does not grow with it.
+
+    Raises:
+        CheckpointError: some quantizer saw nothing.
+        DataError: no batches, or one with nothing but padding.
+        RangeError: activations that are not finite; names the layer and the batch.
+    """
+    observer = RangeObserver(model)
+    with torch.no_grad(), evaluating(model), disable_quantizers(model), observer.watching(model):
+        for number, batch in enumerate(batches, start=1):
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            observer.begin(inputs, number)
+            model(**inputs)
+            observer.finish(number)
+            progress(number)
+    if observer.batches == 0:
+        raise DataError("no calibration batches were given: at least one is needed")
+    observer.require_data()
+    return observer
 
 
 def list_ranges(model: nn.Module) -> Iterator[RangeRow]:
@@ -115,36 +133,9 @@ def list_ranges(model: nn.Module) -> Iterator[RangeRow]:
             yield RangeRow(name=name, source=quantizer.spec.range_source, depth=depth, amax=amax)
 
 
-def _observe(quantizer: FakeQuantizer, observers: list[Observer], watch: _Watch) -> Any:
-    def watch_input(module: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
-        magnitudes = real_tokens(arguments[0], watch.mask, module.spec.token_axis)
-        if not bool(torch.isfinite(magnitudes).all()):
-            raise RangeError(
-                f"activations at '{module.name}' are not finite in batch {watch.batch}: look for NaN or infinite "
-                "weights in this layer or before it, or for broken inputs in that batch"
-            )
-        observers[module.depth].update(magnitudes)
-        watch.seen.add((module, module.depth))
-
-    return quantizer.register_forward_pre_hook(watch_input)
-
-
-def _require_data(observers: Mapping[FakeQuantizer, list[Observer]], watch: _Watch) -> None:
-    unseen = [
-        quantizer.name + (f" (depth {depth})" if len(found) > 1 else "")
-        for quantizer, found in observers.items()
-        for depth in range(len(found))
-        if (quantizer, depth) not in watch.seen
-    ]
-    if unseen:
-        raise CheckpointError(
-            f"{len(unseen)} quantizers saw no data: {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}; "
-            "give calibration batches that reach every layer"
-        )
-
-
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside the block ``model`` is in evaluation mode; afterwards every module is in the mode it was."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,22 +1,25 @@
 """``qdq calibrate``: a float checkpoint becomes a calibrated one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calibration.observers import CalibrationSettings
-from calibration.stage import CalibrationStage, calibrate_checkpoint
+from calibration.calibrate import Calibration
+from calibration.ranges import METHODS, require_method
+from calibration.settings import ALL, CalibrationSettings
+from calibration.stage import CalibrationStage, calibrate_checkpoint, choose_method
 from qat.artefacts import require_writable
-from qat.checkpoint import load_checkpoint
-from qat.console import print_json, print_table, show_progress
+from qat.checkpoint import load_checkpoint, read_config
+from qat.commands import load_quantized
+from qat.console import print_json, print_table, say, show_progress
 from qat.data import parse_columns
 from qat.errors import DataError
 from qat.options import (
     BatchSizeOption,
     CheckpointArgument,
     ColumnsOption,
-    DataOption,
     JsonOption,
     LimitOption,
     MaxLengthOption,
@@ -31,13 +34,18 @@ from qat.settings import parse_overrides, require_stages
 from qat.tasks import find_task
 from qat.tasks.record import TaskRecord
 
-MethodOption = Annotated[str | None, typer.Option("--method", help="How ranges are found: max or percentile.")]
+MethodOption = Annotated[
+    str | None, typer.Option("--method", help=f"How ranges are found: {', '.join(METHODS)}, or {ALL}.")
+]
+RowsOption = Annotated[
+    Path | None, typer.Option("--data", help="Rows: .jsonl, .csv, .tsv, .parquet, or a hub name; none to choose again.")
+]
 
 
 def calibrate_command(
     checkpoint: CheckpointArgument,
-    data: DataOption,
     out: OutOption,
+    data: RowsOption = None,
     task: TaskOption = None,
     recipe: RecipeOption = "tensorrt",
     target: TargetOption = "rtx",
@@ -49,20 +57,25 @@ def calibrate_command(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill every quantizer's range from real rows.
+    """Fill every quantizer's range from real rows; or, without data, choose among those that --method all kept.
 
-    Example: qdq calibrate my-bert --task text-classification --data train.jsonl --out calibrated
+    Example: qdq calibrate my-bert --task text-classification --data train.jsonl --out calibrated --method all
+    Example: qdq calibrate calibrated --method mse --out calibrated-mse
     """
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("weights", "calibration"))
     chosen = read_recipe(recipe, target, overrides.get("weights", {}))
     stage = read_calibration(method, overrides.get("calibration", {}))
+    if data is None:
+        print_summary(_choose(checkpoint, stage.method, out, task), as_json=as_json)
+        return
     if task is None:
         raise DataError("a float checkpoint does not say its task: add --task text-classification")
     found = find_task(task)
     loaded = load_checkpoint(checkpoint, found)
     names = {} if columns is None else parse_columns(columns)
-    rows = found.load(data, columns=names, limit=min(limit or stage.samples, stage.samples), require_labels=False)
+    wanted = min(limit or stage.samples, stage.samples)
+    rows = found.load(data, columns=names, limit=wanted, require_labels=False)
     encoded = found.encode(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
     )
@@ -79,19 +92,50 @@ def calibrate_command(
                 batch_size=batch_size,
             ),
             out=out,
-            inputs={"checkpoint": checkpoint, "data": Path(data)},
+            inputs={"checkpoint": checkpoint, "data": data},
             progress=advance,
         )
-    result = done.calibration
-    ranges = [row for row in result.ranges if row.source == "calibrated"]
-    largest = sorted(ranges, key=lambda row: -row.amax)[:5]
-    print_table(
-        f"{out}: {len(ranges)} activation ranges from {result.rows} rows, {result.tokens} tokens; the widest",
-        ("quantizer", "depth", "amax"),
-        [(row.name, row.depth, row.amax) for row in largest],
+    if len(encoded) < wanted:
+        say(f"{data} holds {len(encoded)} rows where {wanted} were asked for (calibration.samples): all were read")
+    print_ranges(out, done.calibration)
+    print_summary(
+        {
+            "out": str(out),
+            "rows": done.calibration.rows,
+            "tokens": done.calibration.tokens,
+            "ranges": len(done.calibration.found),
+        },
+        as_json=as_json,
     )
+
+
+def print_summary(facts: Mapping[str, object], *, as_json: bool) -> None:
+    """``facts`` as the last line, where ``--json`` asks for it."""
     if as_json:
-        print_json({"out": str(out), "rows": result.rows, "tokens": result.tokens, "ranges": len(ranges)})
+        print_json(facts)
+
+
+def _choose(folder: Path, method: str, out: Path, task: str | None) -> dict[str, object]:
+    if getattr(read_config(folder), "quantization_config", None) is None:
+        raise DataError(f"{folder} is a float checkpoint: add --data with the rows to calibrate on")
+    loaded, _, _ = load_quantized(folder, task)
+    ranges = choose_method(loaded, method, out=out)
+    say(f"{out}: {ranges} ranges of method {method}")
+    return {"out": str(out), "method": method, "ranges": ranges}
+
+
+def print_ranges(out: Path, result: Calibration) -> None:
+    """What was read, and the widest ranges that came of it, as a table; tensors without variety are named."""
+    if result.constant:
+        say(
+            f"{len(result.constant)} quantizers met a single magnitude everywhere, dead or constant tensors: "
+            f"{', '.join(result.constant[:3])}{', ...' if len(result.constant) > 3 else ''}"
+        )
+    print_table(
+        f"{out}: {len(result.found)} activation ranges from {result.rows} rows, {result.tokens} tokens; the widest",
+        ("quantizer", "depth", "amax"),
+        [(row.name, row.depth, row.amax) for row in sorted(result.found, key=lambda row: -row.amax)[:5]],
+    )
 
 
 def read_recipe(recipe: str, target: str, override: dict[str, object]) -> Recipe:
@@ -103,4 +147,6 @@ def read_recipe(recipe: str, target: str, override: dict[str, object]) -> Recipe
 def read_calibration(method: str | None, override: dict[str, object]) -> CalibrationSettings:
     """The calibration settings from ``--method`` and ``--set calibration.``."""
     values = {**({} if method is None else {"method": method}), **override}
-    return validate_settings(CalibrationSettings, values, where="calibration settings")
+    settings = validate_settings(CalibrationSettings, values, where="calibration settings")
+    require_method(settings.method)
+    return settings

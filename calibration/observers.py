@@ -1,107 +1,132 @@
-"""Observers: what a batch of real activations adds to a range; constant memory, one observer a range.
+"""Observers: what passes through the quantizers of a float model is counted, real tokens only, in constant memory."""
 
-A new observer is a class with ``update`` and ``amax`` here (or in its own file) and one line in ``OBSERVERS``.
-"""
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from collections.abc import Callable
-from typing import Literal, Protocol
-
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from calibration.histogram import Histogram
+from qat.errors import CheckpointError, DataError, RangeError
+from qat.quantizer import FakeQuantizer, named_quantizers
 
-Method = Literal["max", "percentile"]
+Key = tuple[str, int]
+"""A range: the path of its quantizer, and the depth."""
 
 
-class CalibrationSettings(BaseModel):
-    """How ranges are found, frozen.
+class RangeObserver:
+    """Histograms of the inputs of every quantizer whose range comes from data, one for each depth.
 
     Attributes:
-        method: ``max`` keeps everything; ``percentile`` clips the largest magnitudes.
-        percentile: the share of magnitudes, in percent, that ``percentile`` keeps.
-        samples: how many rows are read.
-        split_outliers: whether ``qdq calibrate`` and ``qdq run`` split outlier neurons before they wrap a model with
-            per-tensor weights (``qat.split``).
+        histograms: by the quantizer's path, then by depth.
+        batches, rows, tokens: what has been seen; padding is no token.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    def __init__(self, model: nn.Module) -> None:
+        self.histograms = {
+            name: [Histogram() for _ in quantizer.amax] for name, quantizer in calibrated_quantizers(model)
+        }
+        self.batches = self.rows = self.tokens = 0
+        self._real: Tensor | None = None
+        self._fresh: dict[Key, None] = {}
 
-    method: Method = "max"
-    percentile: float = Field(default=99.99, gt=50.0, le=100.0, strict=False)
-    samples: int = Field(default=512, ge=1)
-    split_outliers: bool = True
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Inside the block every pass of ``model`` between ``begin`` and ``finish`` is counted."""
+        hooks = [
+            quantizer.register_forward_pre_hook(self._make_hook(name))
+            for name, quantizer in calibrated_quantizers(model)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def begin(self, inputs: Mapping[str, Tensor], number: int) -> None:
+        """Takes note of the batch that is about to run.
+
+        Raises:
+            DataError: it holds nothing but padding.
+        """
+        first, mask = next(iter(inputs.values())), inputs.get("attention_mask")
+        self._real = find_real(mask)
+        real = first.numel() if self._real is None else len(self._real)
+        if real == 0:
+            raise DataError(f"batch {number} holds nothing but padding: remove its empty rows")
+        self._fresh = {}
+        self.batches, self.rows, self.tokens = self.batches + 1, self.rows + len(first), self.tokens + real
+
+    def finish(self, number: int) -> None:
+        """Takes note that it has run.
+
+        Raises:
+            RangeError: activations that were not finite, by the first quantizer that met them.
+        """
+        keys = list(self._fresh)
+        if not keys:
+            return
+        finite = torch.stack([self.histograms[name][depth].peak for name, depth in keys]).isfinite()
+        if not bool(finite.all()):
+            name = keys[int((~finite).nonzero()[0])][0]
+            raise RangeError(
+                f"activations at '{name}' are not finite in batch {number}: look for NaN or infinite "
+                "weights in this layer or before it, or for broken inputs in that batch"
+            )
+
+    def require_data(self) -> None:
+        """Passes when every range saw something.
+
+        Raises:
+            CheckpointError: some did not, by name.
+        """
+        unseen = [
+            name + (f" (depth {depth})" if len(found) > 1 else "")
+            for name, found in self.histograms.items()
+            for depth, histogram in enumerate(found)
+            if not bool(histogram.counts.any())
+        ]
+        if unseen:
+            raise CheckpointError(
+                f"{len(unseen)} quantizers saw no data: {', '.join(unseen[:3])}{', ...' if len(unseen) > 3 else ''}; "
+                "give calibration batches that reach every layer"
+            )
+
+    def _make_hook(self, name: str) -> Callable[[FakeQuantizer, tuple[Tensor, ...]], None]:
+        def count(module: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
+            self.histograms[name][module.depth].update(real_tokens(arguments[0], self._real, module.spec.token_axis))
+            self._fresh[name, module.depth] = None
+
+        return count
 
 
-class Observer(Protocol):
-    """Sees magnitudes, answers with a range."""
-
-    def update(self, magnitudes: Tensor) -> None:
-        """Takes in one batch: non-negative, finite, any shape, never empty."""
-        ...
-
-    def amax(self) -> float:
-        """The range so far."""
-        ...
+def calibrated_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
+    """The quantizers whose range comes from data, with their paths."""
+    return ((name, each) for name, each in named_quantizers(model) if each.spec.range_source == "calibrated")
 
 
-class MaxObserver:
-    """The largest magnitude seen.
+def find_real(mask: Tensor | None) -> Tensor | None:
+    """Which tokens of a batch, counted through its rows, are real; None where all are.
 
-    >>> import torch
-    >>> observer = MaxObserver()
-    >>> observer.update(torch.tensor([1.0, 3.0])); observer.update(torch.tensor([2.0])); observer.amax()
-    3.0
+    >>> find_real(torch.tensor([[1, 1], [1, 0]])), find_real(torch.ones(2, 2))
+    (tensor([0, 1, 2]), None)
     """
-
-    def __init__(self) -> None:
-        self._amax = 0.0
-
-    def update(self, magnitudes: Tensor) -> None:
-        """Keeps the larger of what it has and what it sees."""
-        self._amax = max(self._amax, float(magnitudes.max()))
-
-    def amax(self) -> float:
-        """The largest magnitude."""
-        return self._amax
+    if mask is None or bool(mask.all()):
+        return None
+    return mask.flatten().nonzero().flatten()
 
 
-class PercentileObserver:
-    """The magnitude below which ``percentile`` percent of those seen lie, from a histogram."""
-
-    def __init__(self, percentile: float) -> None:
-        self._percentile = percentile
-        self._histogram = Histogram()
-
-    def update(self, magnitudes: Tensor) -> None:
-        """Counts the magnitudes."""
-        self._histogram.update(magnitudes)
-
-    def amax(self) -> float:
-        """The percentile, at most one bin too large."""
-        return self._histogram.percentile(self._percentile)
-
-
-OBSERVERS: dict[Method, Callable[[CalibrationSettings], Observer]] = {
-    "max": lambda settings: MaxObserver(),
-    "percentile": lambda settings: PercentileObserver(settings.percentile),
-}
-"""The observer of each method."""
-
-
-def real_tokens(x: Tensor, mask: Tensor | None, token_axis: int) -> Tensor:
-    """The magnitudes of ``x`` at real tokens, as ``(tokens, values)``; all of them without a mask.
+def real_tokens(x: Tensor, real: Tensor | None, token_axis: int) -> Tensor:
+    """``x`` at its real tokens, as ``(tokens, values)``.
 
     Args:
         x: an activation, batch first.
-        mask: ``(batch, tokens)``, non-zero where a token is real.
+        real: as ``find_real`` gives it.
         token_axis: where ``x`` has its tokens.
 
-    >>> import torch
-    >>> real_tokens(torch.tensor([[[1.0], [-9.0]]]), torch.tensor([[1, 0]]), 1)
+    >>> real_tokens(torch.tensor([[[1.0], [-9.0]]]), torch.tensor([0]), 1)
     tensor([[1.]])
     """
-    rows = x.detach().movedim(token_axis, 1)
-    if mask is None:
-        return rows.reshape(-1, 1).abs()
-    return rows[mask.bool()].flatten(1).abs()
+    tokens = x.detach().movedim(token_axis, 1)
+    flat = tokens.reshape(tokens.shape[0] * tokens.shape[1], -1)
+    return flat if real is None else flat.index_select(0, real)

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from calibration.calibrate import Calibration, calibrate
-from calibration.observers import CalibrationSettings
+from calibration.candidates import FILE, choose_candidate, format_candidates, read_candidates, set_ranges
+from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, require_float, save_checkpoint
 from qat.huggingface import quantization_config, wrap
@@ -69,7 +70,9 @@ def calibrate_checkpoint(
     first = replace(rows, features=rows.features[: settings.samples])
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     total = -(-len(first) // stage.batch_size)
-    batches = (b.to_tensors() for b in iterate_batches(first, batch_size=stage.batch_size, pad_token_id=pad))
+    # rows of like length together: half the padding, and the largest batch first
+    ordered = iterate_batches(first, batch_size=stage.batch_size, pad_token_id=pad, order="length")
+    batches = (batch.to_tensors() for batch in ordered)
     found = calibrate(model, batches, settings=settings, progress=lambda done: progress(done, total))
     facts = {
         "calibration": settings.model_dump(),
@@ -77,5 +80,27 @@ def calibrate_checkpoint(
         "tokens": found.tokens,
         "split": [asdict(block) for block in split],
     }
-    save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts)
+    kept = {FILE: format_candidates(found.candidates)} if settings.method == ALL else {}
+    facts["candidates"] = sorted(found.candidates) if kept else []
+    save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=kept)
     return CalibratedCheckpoint(wrapped=wrapped, calibration=found, split=split)
+
+
+def choose_method(checkpoint: Checkpoint, method: str, *, out: Path) -> int:
+    """How many quantizers got the range of another method, from those their folder keeps; written to ``out``.
+
+    No data is read.
+
+    Raises:
+        CheckpointError: the folder keeps none, or a damaged file.
+        OutputError: ``out`` cannot be written.
+        RecipeError: the method is not among them.
+    """
+    folder = checkpoint.folder
+    candidates = read_candidates(folder)
+    chosen = choose_candidate(candidates, method)
+    set_ranges(checkpoint.model, chosen)
+    facts = {"calibration": {"method": method}, "candidates": sorted(candidates)}
+    files = {FILE: format_candidates(candidates)}
+    save_checkpoint(checkpoint, out, stage="calibrate", inputs={"checkpoint": folder}, facts=facts, files=files)
+    return len(chosen)

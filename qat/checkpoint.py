@@ -143,8 +143,9 @@ def save_checkpoint(
     stage: str,
     inputs: Mapping[str, Path],
     facts: Mapping[str, object],
+    files: Mapping[str, str] | None = None,
 ) -> Path:
-    """The folder ``out`` with model, tokenizer, card and manifest, written whole.
+    """The folder ``out`` with model, tokenizer, card, manifest and the further text ``files``, written whole.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -162,6 +163,8 @@ def save_checkpoint(
                 auto_class=type(checkpoint.model).__name__,
             )
             (staging / "README.md").write_text(card, encoding="utf-8")
+        for name, text in (files or {}).items():
+            (staging / name).write_text(text, encoding="utf-8")
         write_manifest(staging, stage=stage, inputs=inputs, facts=facts)
     checkpoint.model.config.name_or_path = str(out)  # what a later manifest names as its source
     return out

@@ -47,3 +47,47 @@ def scale_gradient(x: Floats, scale: Floats, upstream: Floats, axis: int | None 
     slope = np.where(is_inside(x, scale, axis), np.rint(wide) - wide, np.clip(wide, _LEAST, _MOST))
     others = tuple(i for i in range(x.ndim) if i != axis)
     return np.asarray((slope * upstream).sum(axis=others))
+
+
+def linear_counts(magnitudes: Floats, bins: int) -> NDArray[np.float64]:
+    """How many magnitudes lie in each of ``bins`` equal bins up to the largest, each spread over its FP16 interval.
+
+    The interval of an FP16 number is what rounds to it; the largest magnitude ends the last one.
+    """
+    largest = float(magnitudes.max())
+    edges = np.linspace(0.0, largest, bins + 1)
+    found = np.zeros(bins)
+    for value, count in zip(*np.unique(magnitudes.astype(np.float16), return_counts=True), strict=True):
+        below, above = np.nextafter(value, np.float16(-np.inf)), np.nextafter(value, np.float16(np.inf))
+        middle = float(value)
+        first, last = max((float(below) + middle) / 2, 0.0), min((float(above) + middle) / 2, largest)
+        if last <= first:  # zero width: the largest lies on the edge
+            found[-1] += count
+            continue
+        inside = np.clip(np.minimum(edges[1:], last) - np.maximum(edges[:-1], first), 0.0, None)
+        found += count * inside / (last - first)
+    return found
+
+
+def int8_squared_error(magnitudes: NDArray[np.float64], weights: NDArray[np.float64], amax: float) -> float:
+    """The weighted squared difference between magnitudes and their INT8 numbers of range ``amax``."""
+    step = amax / _MOST
+    rounded = np.clip(np.rint(magnitudes / step), 0, _MOST) * step
+    return float((weights * (magnitudes - rounded) ** 2).sum())
+
+
+def clipping_divergence(counts: NDArray[np.float64], kept: int) -> float:
+    """``KL(P || Q)`` of keeping the first ``kept`` bins: TensorRT's calibration, written out level by level."""
+    counts = counts.copy()
+    counts[0] = counts[1]
+    reference = counts[:kept].copy()
+    reference[-1] += counts[kept:].sum()
+    spread = np.zeros(kept)
+    for level in range(_MOST + 1):
+        inside = [i for i in range(kept) if i * (_MOST + 1) // kept == level and counts[i] > 0]
+        spread[inside] = counts[inside].sum() / max(len(inside), 1)
+    if spread.sum() == 0 or bool(((reference > 0) & (spread == 0)).any()):
+        return float("inf")
+    p, q = reference / reference.sum(), spread / spread.sum()
+    filled = p > 0
+    return float((p[filled] * np.log(p[filled] / q[filled])).sum())

@@ -37,3 +37,5 @@ HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most
 SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than the one product they replace")
 SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP16")
 PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in another order")
+RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
+HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")
