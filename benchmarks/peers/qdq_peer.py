@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from benchmarks.peers.job import Feed, Inside, Job
 from benchmarks.peers.row import FLOAT, Peer, Placement, Row
 from benchmarks.peers.worker import serve
 from calibration.calibrate import calibrate
-from calibration.observers import CalibrationSettings, Method
+from calibration.ranges import METHODS
+from calibration.settings import CalibrationSettings
 from qat.checkpoint import load_checkpoint
 from qat.huggingface import wrap
 from qat.quantizer import named_quantizers
@@ -32,13 +32,13 @@ _SHORT = {"per_channel": "channel", "per_tensor": "tensor"}
 _TARGETS = {"per_channel": "onnxruntime", "per_tensor": "rtx"}
 
 
-def _name_recipe(placement: Placement, weights: WeightGranularity, method: Method) -> str:
+def _name_recipe(placement: Placement, weights: WeightGranularity, method: str) -> str:
     return f"{placement}/{_SHORT[weights]} {method}"
 
 
 _SETTINGS = {
     _name_recipe(placement, weights, method): (placement, weights, method)
-    for (placement, weights), method in product(_PLACEMENTS, get_args(Method))
+    for (placement, weights), method in product(_PLACEMENTS, METHODS)
 }
 
 ROWS = (

@@ -11,7 +11,7 @@ from benchmarks.peers.roster import OURS, PEERS
 from benchmarks.peers.row import FLOAT, Peer
 from benchmarks.peers.score import difference, unpack_rows
 from benchmarks.peers.table import draw_table
-from calibration.observers import CalibrationSettings
+from calibration.settings import CalibrationSettings
 from qat.artefacts import atomic_file, hash_file, write_json
 from qat.errors import DataError
 

@@ -14,7 +14,7 @@ from benchmarks.peers.roster import OURS
 from benchmarks.peers.row import FLOAT, Peer, Placement, Row, Standing
 from benchmarks.peers.score import pack_rows
 from benchmarks.peers.table import WIDTH, draw_table
-from calibration.observers import CalibrationSettings
+from calibration.settings import CalibrationSettings
 from qat.errors import DataError
 
 DEFAULT = CalibrationSettings().method

@@ -9,7 +9,7 @@ from benchmarks.peers.modelopt_peer import ModelOptModel
 from benchmarks.peers.qdq_peer import PEER as OURS
 from benchmarks.peers.roster import PEERS
 from benchmarks.peers.row import FLOAT, Peer
-from calibration.observers import CalibrationSettings
+from calibration.settings import CalibrationSettings
 from qat.recipe import shipped_recipes
 
 OTHERS = [peer for peer in PEERS.values() if peer is not OURS]
