@@ -69,11 +69,11 @@ def peers_command(
         environments=environments,
     )
     known = read_outcomes(out, contest, find_peers([])) if resume else []
-    outcomes = [each for each in known if each.peer not in {peer.name for peer in peers}]
+    outcomes = {(each.peer, each.row.recipe): each for each in known}
     with show_stages() as advance:
         for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
-            outcomes.append(outcome)
-            result = describe_contest(contest, outcomes)
+            outcomes[outcome.peer, outcome.row.recipe] = outcome
+            result = describe_contest(contest, list(outcomes.values()))
             write_result(out, result)  # after every row: what a long run has found survives its interruption
     typer.echo(draw_table(result))
     print_json({

@@ -22,8 +22,9 @@ def describe_contest(contest: Contest, outcomes: Sequence[Outcome]) -> dict[str,
     Rows are in the order of the roster; those that failed are there with their error. A difference is missing where one
     of its two sides is.
     """
-    places = {name: place for place, name in enumerate(PEERS)}
-    outcomes = sorted(outcomes, key=lambda each: places.get(each.peer, len(places)))
+    listed = [(peer.name, row.recipe) for peer in PEERS.values() for row in peer.rows]
+    places = {key: place for place, key in enumerate(listed)}
+    outcomes = sorted(outcomes, key=lambda each: places.get((each.peer, each.row.recipe), len(places)))
     baseline = next((each for each in outcomes if each.row.recipe == FLOAT and each.correct), None)
     return {
         "contest": _identify(contest),

@@ -6,14 +6,24 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.command_line import run
 from benchmarks.peers import roster
 from benchmarks.peers.commands import app
+from benchmarks.peers.contest import Contest, Outcome
+from benchmarks.peers.result import describe_contest, write_result
 from benchmarks.peers.row import FLOAT
 from tests.test_command_line.calling import Done, Workspace
+
+FACTS: dict[str, Any] = {
+    "inference": {"wall_s": 2.0, "cpu_s": 2.0},
+    "quantization": {"wall_s": 2.0, "cpu_s": 2.0},
+    "peak_mb": 900,
+    "inside": None,
+}
 
 
 def _call(*arguments: object) -> Done:
@@ -51,6 +61,28 @@ def test_a_contest_prints_its_table_and_ends_with_json(
     assert all((row["accuracy"] is None) == (row["peer"] == "nncf") for row in done.value["rows"])
     assert json.loads(out.read_text(encoding="utf-8"))["scored"] == 32
     assert "the environment of NNCF + OpenVINO is missing" in " ".join(out.with_suffix(".md").read_text().split())
+
+
+def test_resuming_runs_nothing_that_is_there_and_keeps_the_other_peers(
+    contest: Contest, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = replace(roster.OURS, rows=(roster.OURS.by_recipe[FLOAT],))
+    monkeypatch.setitem(roster.PEERS, "qdq", baseline)
+    rows = {"qdq": baseline.rows[0], "onnxruntime": roster.PEERS["onnxruntime"].by_recipe["dynamic"]}
+    done_before = [
+        Outcome(peer=peer, row=row, accuracy=0.5, correct="10" * 16, facts={**FACTS, "versions": {}})
+        for peer, row in rows.items()
+    ]
+    out, _ = write_result(tmp_path / "peers.json", describe_contest(contest, done_before))
+
+    done = _call(
+        *("--checkpoint", workspace.checkpoint, "--data", workspace.train, "--eval", workspace.validation),
+        *("--texts", 16, "--only", "nncf", "--environments", tmp_path / "none", "--out", out, "--resume"),
+    )
+
+    assert done.code == 0, done.err
+    assert [row["accuracy"] for row in done.value["rows"]] == [0.5, 0.5, None, None, None, None]
+    assert "float ..." not in done.err
 
 
 def test_preparing_one_peer_says_where_its_environment_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

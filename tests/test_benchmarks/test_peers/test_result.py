@@ -70,6 +70,15 @@ def test_another_placement_or_granularity_is_not_compared(outcomes: list[Outcome
     assert compare_matched([outcomes[1], _outcome("other", "full", 70, placement="tensorrt")]) == []
 
 
+def test_rows_stand_in_the_order_of_the_roster(contest: Contest) -> None:
+    late, early = (_outcome("qdq", row.recipe, 80) for row in (OURS.rows[2], OURS.rows[1]))
+    other = _outcome("nncf", "default", 80, "as shipped", "own")
+
+    found = describe_contest(contest, [other, late, early])["rows"]
+
+    assert [row["recipe"] for row in found] == [OURS.rows[1].recipe, OURS.rows[2].recipe, "default"]
+
+
 def test_every_row_keeps_its_raw_answers_and_its_distance_to_float(result: dict[str, Any]) -> None:
     rows = {row["recipe"]: row for row in result["rows"]}
 
