@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from calibration.observers import OBSERVERS, CalibrationSettings, Observer, real_tokens
+from qat.chunking import whole_feed_forward
 from qat.errors import CheckpointError, DataError, RangeError
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
@@ -77,6 +78,7 @@ def calibrate(
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(model))
+        stack.enter_context(whole_feed_forward(model))
         stack.enter_context(disable_quantizers(model))
         for _, quantizer in named_quantizers(model):
             if quantizer.spec.range_source == "calibrated":

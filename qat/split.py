@@ -37,9 +37,12 @@ def split_outlier_neurons(model: PreTrainedModel) -> tuple[SplitBlock, ...]:
     weight of some block falls to half or less.
 
     Args:
-        model: a float model of a known family; its outputs stay the same up to FP32 rounding.
+        model: a float model of a known family; its outputs stay the same up to FP32 rounding. A family whose
+            feed-forward blocks need not be two Linears is left alone.
     """
     family = find_family(model.config.model_type)
+    if family.feed_forward is None:
+        return ()
     paths = [(name, *family.feed_forward(name)) for name, _ in family.layers(model)]
     blocks = [(name, _linear(model, first), _linear(model, second)) for name, first, second in paths]
     copies = [count_copies(second.weight.detach().abs().amax(dim=0), ALIGNMENT) for _, _, second in blocks]

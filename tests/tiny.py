@@ -1,6 +1,7 @@
 """Tiny tokenizers, models and rows, built in code, for tests that want the real classes and no download."""
 
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -97,6 +101,46 @@ def tiny_albert(
     return model
 
 
+def tiny_convbert(
+    num_labels: int = 3,
+    seed: int = 0,
+    *,
+    num_hidden_layers: int = 2,
+    num_groups: int = 2,
+    head_ratio: int = 2,
+    conv_kernel_size: int = 5,
+) -> ConvBertForSequenceClassification:
+    """A ConvBERT of hidden size 32, embedding 16, with 4 heads shared out by ``head_ratio``, in evaluation mode."""
+    config = ConvBertConfig(
+        vocab_size=len(_VOCABULARY),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=4,
+        head_ratio=head_ratio,
+        num_groups=num_groups,
+        conv_kernel_size=conv_kernel_size,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    _name_labels(config, num_labels)
+    model = ConvBertForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
+TINY_MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
+    "bert": tiny_bert,
+    "albert": tiny_albert,
+    "convbert": tiny_convbert,
+}
+"""The tiny model of every family; a new family's entry here puts it into the tests that all families pass."""
+
+
 def spread_weights(model: PreTrainedModel, seed: int, std: float = 0.2) -> None:
     """New weights in place: the usual 0.02 leaves every activation of so small a model near zero."""
     generator = torch.Generator().manual_seed(seed)
@@ -114,6 +158,6 @@ def save_tiny(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
     return folder
 
 
-def _name_labels(config: BertConfig | AlbertConfig, num_labels: int) -> None:
+def _name_labels(config: PreTrainedConfig, num_labels: int) -> None:
     config.id2label = dict(enumerate(LABELS[:num_labels]))
     config.label2id = {name: number for number, name in config.id2label.items()}

@@ -13,18 +13,20 @@ from transformers import PreTrainedModel
 from calibration.calibrate import calibrate, list_ranges
 from calibration.observers import CalibrationSettings
 from qat.huggingface import quantization_config, wrap
-from qat.layers import QuantLinear
+from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.calibrated import tiny_batches
-from tests.tiny import tiny_albert, tiny_bert
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_convbert
 from tests.tolerances import PADDING
 
 Batches = list[dict[str, Tensor]]
-MAKERS = {"bert": tiny_bert, "albert": tiny_albert}
 PERCENTILE = CalibrationSettings(method="percentile", percentile=99.0)
 SETTINGS = (CalibrationSettings(), PERCENTILE)
 
-family = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
+blind_to_padding = pytest.mark.parametrize("make", [tiny_bert, tiny_albert], ids=["bert", "albert"])
+"""The families that read no padding; a convolution over tokens does, in float as well."""
+
 method = pytest.mark.parametrize("settings", SETTINGS, ids=["max", "percentile"])
 
 _ATTENTION = {
@@ -41,18 +43,37 @@ _ALBERT = _ATTENTION | {
     "attention.ffn_quantizer": ("ffn", "input"),
     "ffn_output.input_quantizer": ("ffn_output", "input"),
 }
+_CONVBERT = {
+    "attention.hidden_quantizer": ("attention", "input"),
+    **{
+        f"attention.self.{part}.output_quantizer": (f"attention.self.{part}", "output")
+        for part in ("query", "key", "value")
+    },
+    **{
+        f"attention.self.{part}.input_quantizer": (f"attention.self.{part}", "input")
+        for part in ("key_conv_attn_layer.pointwise", "conv_kernel_layer")
+    },
+    "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
+    "ffn_quantizer": ("intermediate.dense", "input"),
+    "output.dense.input_quantizer": ("output.dense", "input"),
+}
 """For each range that is found from data: the float module it belongs to, and which side of it."""
+
+PLANS = {
+    tiny_bert: (_BERT, "attention.self", [f"bert.encoder.layer.{number}" for number in range(2)]),
+    tiny_albert: (_ALBERT, "attention", ["albert.encoder.albert_layer_groups.0.albert_layers.0"]),
+    tiny_convbert: (_CONVBERT, "attention.self", [f"convbert.encoder.layer.{number}" for number in range(2)]),
+}
+"""Of each family: the ranges of a layer, the attention's path in it, and its layers."""
 
 
 def layers_of(make: Callable[[], PreTrainedModel]) -> dict[str, dict[str, tuple[str, str]]]:
-    plan, attention = (_BERT, "attention.self") if make is tiny_bert else (_ALBERT, "attention")
+    plan, attention, layers = PLANS[make]
     written = {
         name.format(attention=attention): (module.format(attention=attention), side)
         for name, (module, side) in plan.items()
     }
-    if make is tiny_bert:
-        return {f"bert.encoder.layer.{number}": written for number in range(2)}
-    return {"albert.encoder.albert_layer_groups.0.albert_layers.0": written}
+    return dict.fromkeys(layers, written)
 
 
 def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> dict[str, list[NDArray[Any]]]:
@@ -67,7 +88,8 @@ def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> 
         depth = calls[name] = calls.get(name, -1) + 1
         passes = found.setdefault(name, [])
         passes.extend([] for _ in range(depth + 1 - len(passes)))
-        passes[depth].append(np.abs(x.numpy())[batch["attention_mask"].numpy() == 1].ravel())
+        rows = x.transpose(1, 2) if "pointwise" in name else x  # a convolution has its tokens last
+        passes[depth].append(np.abs(rows.numpy())[batch["attention_mask"].numpy() == 1].ravel())
 
     def watch(name: str, side: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda module, given, answer: keep(name, given[0] if side == "input" else answer)
@@ -116,7 +138,7 @@ def test_percentile_ranges_are_those_of_hooks_on_the_float_model(make: Callable[
             assert exact <= amax <= exact + 2 * float(values.max()) / 4096, name
 
 
-@family
+@blind_to_padding
 @method
 def test_more_padding_gives_the_same_ranges(make: Callable[[], PreTrainedModel], settings: CalibrationSettings) -> None:
     batches = tiny_batches(24)
@@ -126,7 +148,7 @@ def test_more_padding_gives_the_same_ranges(make: Callable[[], PreTrainedModel],
         torch.testing.assert_close(wide[name], amax, rtol=PADDING.value, atol=0)
 
 
-@family
+@blind_to_padding
 @method
 def test_huge_activations_at_padding_enter_no_range(
     make: Callable[[], PreTrainedModel], settings: CalibrationSettings
@@ -180,15 +202,19 @@ def test_weights_and_probabilities_have_their_own_ranges(make: Callable[[], PreT
     calibrate(model, tiny_batches())
     assert {
         tuple(each.amax.tolist()) for name, each in named_quantizers(model) if name.endswith("probs_quantizer")
-    } == {(1.0,) if make is tiny_bert else (1.0, 1.0, 1.0)}
+    } == {(1.0, 1.0, 1.0) if make is tiny_albert else (1.0,)}
     quantizers = dict(named_quantizers(model))
-    layers = {name: each for name, each in model.named_modules() if isinstance(each, QuantLinear)}
-    for name, layer in layers.items():
-        weight = layer.weight.detach().numpy()
-        group, _, part = name.rpartition(".")
-        if target == "rtx" and part in ("query", "key", "value"):
-            weight = np.stack([layers[f"{group}.{each}"].weight.detach().numpy() for each in ("query", "key", "value")])
-        expected = np.abs(weight).max(axis=1) if target == "tensorrt" else np.abs(weight).max(keepdims=True).ravel()
+    layers = {name: each for name, each in model.named_modules() if isinstance(each, QuantizedLayer)}
+    planned = [name for name in layers if f"{name}.weight_quantizer" in quantizers]
+    assert {name for name in layers if name not in planned} == {name for name in layers if "depthwise" in name}
+    for name in planned:
+        weight, axis = layers[name].weight.detach().numpy(), layers[name].channel_axis
+        group, _, _ = name.rpartition(".")
+        parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer")]
+        if target == "rtx" and name in parts:
+            weight = np.stack([layers[each].weight.detach().numpy() for each in parts if each in layers])
+        channels = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
+        expected = channels if target == "tensorrt" else np.abs(weight).max(keepdims=True).ravel()
         assert quantizers[f"{name}.weight_quantizer"].amax.tolist() == expected.tolist(), name
 
 

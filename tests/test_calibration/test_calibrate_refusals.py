@@ -12,7 +12,7 @@ from qat.errors import CheckpointError, DataError, QDQError, RangeError
 from qat.huggingface import quantization_config, wrap
 from qat.quantizer import named_quantizers, quantizers_without_range
 from tests.calibrated import make_calibrated, tiny_batches
-from tests.tiny import tiny_albert, tiny_bert
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert
 from tests.tolerances import PADDING
 
 Batches = list[dict[str, torch.Tensor]]
@@ -20,7 +20,7 @@ Batches = list[dict[str, torch.Tensor]]
 RARE = 94
 """A token that no tiny row holds."""
 
-family = pytest.mark.parametrize("make", [tiny_bert, tiny_albert])
+family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 
 
 def refuse(model: PreTrainedModel, batches: Batches, error: type[QDQError]) -> str:

@@ -10,7 +10,15 @@ from qat.errors import CheckpointError
 from qat.quantizer import FakeQuantizer, Unquantized
 from qat.spec import QuantSpec
 from tests import oracles
-from tests.test_qat.wrapped import FAMILIES, FamilyName, make_batch, make_float, make_wrapped, same_answers
+from tests.test_qat.wrapped import (
+    FAMILIES,
+    REGISTRY_FAMILIES,
+    FamilyName,
+    make_batch,
+    make_float,
+    make_wrapped,
+    same_answers,
+)
 
 SLOTS = ("query_quantizer", "key_quantizer", "value_quantizer", "probs_quantizer")
 SCALING = 0.35
@@ -74,7 +82,7 @@ def test_dropout_comes_after_rounding() -> None:
     assert (dropped[kept > 0] == 0).any()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", REGISTRY_FAMILIES)
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_another_implementation_is_refused(family: FamilyName, implementation: str) -> None:
     model = make_wrapped(family)
@@ -94,7 +102,7 @@ def test_choosing_ours_again_is_allowed(family: FamilyName) -> None:
     assert same_answers(model, make_wrapped(family))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", REGISTRY_FAMILIES)
 def test_a_float_model_keeps_its_choice(family: FamilyName) -> None:
     make_wrapped(family)
     assert make_float(family).config._attn_implementation == "sdpa"

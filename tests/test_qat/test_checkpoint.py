@@ -15,9 +15,9 @@ from qat.finetune import FinetuneSettings, finetune
 from qat.huggingface import wrap
 from qat.quantizer import named_quantizers, quantizers_without_range
 from tests.calibrated import TASK, encode_tiny, make_calibrated, save_calibrated, tiny_batches
-from tests.tiny import save_tiny, tiny_albert, tiny_bert, tiny_tokenizer
+from tests.tiny import TINY_MODELS, save_tiny, tiny_bert, tiny_tokenizer
 
-family = pytest.mark.parametrize("make", [tiny_bert, tiny_albert])
+family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 target = pytest.mark.parametrize("target", ["rtx", "tensorrt"])
 
 

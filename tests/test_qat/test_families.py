@@ -21,6 +21,7 @@ from qat.recipe import Recipe, Role, Rule
 from tests.test_qat.wrapped import (
     ALBERT_LAYER,
     BERT_LAYER,
+    FACTS,
     FAMILIES,
     FamilyName,
     TinyModel,
@@ -32,7 +33,6 @@ from tests.test_qat.wrapped import (
 )
 from tests.tiny import tiny_albert
 
-LAYERS = {"bert": BERT_LAYER, "albert": ALBERT_LAYER}
 IN_AND_OUT = ("input", "output")
 FOUR = ("query_quantizer", "key_quantizer", "value_quantizer", "probs_quantizer")
 
@@ -50,7 +50,7 @@ def wrap_roles(family: FamilyName, *roles: Role) -> TinyModel:
 
 
 def placed(family: FamilyName, recipe: str) -> set[str]:
-    return slots_of(make_wrapped(family, recipe), LAYERS[family])
+    return slots_of(make_wrapped(family, recipe), FACTS[family].layer)
 
 
 def test_bert_by_default() -> None:
@@ -110,8 +110,7 @@ def test_gemms_only() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_attention_is_quantized_whole(family: FamilyName) -> None:
-    inner = {"bert": "attention.self", "albert": "attention"}[family]
-    assert slots_of(wrap_roles(family, "attention"), LAYERS[family]) == {f"{inner}.{slot}" for slot in FOUR}
+    assert slots_of(wrap_roles(family, "attention"), FACTS[family].layer) == FACTS[family].attention
 
 
 def test_bert_residuals_alone() -> None:
@@ -149,7 +148,9 @@ def test_a_family_of_a_taken_name() -> None:
 def test_an_unknown_family() -> None:
     with pytest.raises(CheckpointError) as caught:
         find_family("alberta")
-    assert str(caught.value) == ("model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert")
+    assert str(caught.value) == (
+        "model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert, convbert"
+    )
     assert isinstance(find_family("albert"), Family)
 
 
@@ -175,10 +176,10 @@ def test_checkpointing_gives_the_same_gradients(family: FamilyName, use_reentran
     expected = gradients(model)
     enable_checkpointing(model, use_reentrant=use_reentrant)
     runs: list[nn.Module] = []
-    attention = model.get_submodule(f"{LAYERS[family]}.attention")
+    attention = model.get_submodule(f"{FACTS[family].layer}.attention")
     attention.register_forward_pre_hook(lambda module, _: runs.append(module))
     found = gradients(model)
-    assert len(runs) == {"bert": 2, "albert": 6}[family], "the forward pass, and once more going back"
+    assert len(runs) == 2 * FACTS[family].runs, "the forward pass, and once more going back"
     assert found.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 

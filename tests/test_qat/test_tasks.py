@@ -15,7 +15,7 @@ from qat.errors import DataError, RangeError
 from qat.tasks import find_task, register_task
 from qat.tasks.base import Encoded, resolve_max_length
 from qat.tasks.text_classification import TextClassification
-from tests.tiny import MAX_LENGTH, save_tiny, tiny_albert, tiny_bert, tiny_rows, tiny_tokenizer
+from tests.tiny import MAX_LENGTH, TINY_MODELS, save_tiny, tiny_bert, tiny_rows, tiny_tokenizer
 
 TASK = find_task("text-classification")
 CONFIG = tiny_bert().config
@@ -277,7 +277,7 @@ def test_score_refuses_logits_that_are_not_finite(value: float) -> None:
     assert str(caught.value) == "1 of 3 rows have logits that are not finite: nothing can be scored"
 
 
-@pytest.fixture(params=[tiny_bert, tiny_albert], ids=["bert", "albert"])
+@pytest.fixture(params=TINY_MODELS.values(), ids=list(TINY_MODELS))
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return save_tiny(request.param(), tiny_tokenizer(), tmp_path / "tiny")
 
@@ -289,4 +289,4 @@ def test_saved_checkpoint_encodes_and_learns_from_tiny_rows(folder: Path) -> Non
     assert [dict(feature) for feature in encoded] == [dict(feature) for feature in encode(tiny_rows(8), model.config)]
     loss = model(**Collator(pad_token_id=0)(list(encoded))).loss
     loss.backward()
-    assert float(model.classifier.weight.grad.abs().sum()) > 0
+    assert all(float(each.grad.abs().sum()) > 0 for each in model.classifier.parameters())

@@ -38,7 +38,7 @@ def test_unwrapping_gives_the_float_model_back(family: FamilyName, implementatio
     assert model.config.to_dict() == plain.config.to_dict()
     with torch.no_grad():
         assert torch.equal(model(**make_batch()).logits, plain(**make_batch()).logits)
-    assert model.half().dtype == torch.float16  # type: ignore[no-untyped-call]
+    assert model.half().dtype == torch.float16
 
 
 def test_unwrapping_keeps_what_training_changed() -> None:

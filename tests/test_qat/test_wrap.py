@@ -15,7 +15,9 @@ from qat.wrap import OUTSIDE
 from tests.test_qat.wrapped import (
     ALBERT_LAYER,
     BERT_LAYER,
+    FACTS,
     FAMILIES,
+    REGISTRY_FAMILIES,
     FamilyName,
     amax_of,
     gradients,
@@ -28,11 +30,6 @@ from tests.test_qat.wrapped import (
     tensors_of,
 )
 from tests.tolerances import SDPA
-
-OUTER = {
-    "bert": {"bert.pooler.dense", "classifier"},
-    "albert": {"albert.pooler", "classifier", "albert.encoder.embedding_hidden_mapping_in"},
-}
 
 
 def make_recipe(roles: Iterable[Role], *more: Rule) -> Recipe:
@@ -50,7 +47,7 @@ def test_switched_off_it_is_the_eager_model(family: FamilyName, recipe: str, ran
         assert same_answers(model, make_eager(family))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", REGISTRY_FAMILIES)
 def test_switched_off_it_is_the_sdpa_model_but_for_rounding(family: FamilyName) -> None:
     model, plain = make_wrapped(family), make_float(family)
     assert plain.config._attn_implementation == "sdpa"
@@ -76,7 +73,7 @@ def test_every_quantized_weight_learns(family: FamilyName, recipe: str) -> None:
     weights = [
         name.replace("weight_quantizer", "weight") for name, _ in named_quantizers(model) if "weight_quantizer" in name
     ]
-    assert len(weights) == (12 if family == "bert" else 6)
+    assert len(weights) == FACTS[family].weights
     assert [name for name in weights if not found[name].any()] == []
     assert all(gradient.isfinite().all() for gradient in found.values())
 
@@ -85,7 +82,7 @@ def test_every_quantized_weight_learns(family: FamilyName, recipe: str) -> None:
 def test_the_report_names_what_lies_outside(family: FamilyName) -> None:
     report = wrap(make_float(family))
     outside = {row.name: row for row in report.rows if row.reason == OUTSIDE}
-    assert {name for name, row in outside.items() if row.kind == "Linear"} == OUTER[family]
+    assert {name for name, row in outside.items() if row.kind == "Linear"} == FACTS[family].outer
     assert f"{family}.embeddings.word_embeddings" in outside
     assert not any(row.quantized for row in outside.values())
 
@@ -144,7 +141,7 @@ def test_an_unknown_family_is_named() -> None:
     with pytest.raises(CheckpointError) as caught:
         wrap(model)
     assert str(caught.value) == (
-        "model family 'distilbert' is not supported: did you mean 'albert'? known: albert, bert"
+        "model family 'distilbert' is not supported: did you mean 'albert'? known: albert, bert, convbert"
     )
 
 
@@ -189,7 +186,7 @@ def test_it_compiles_without_a_break(family: FamilyName, backend: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sharding_finds_the_layers_by_name(family: FamilyName) -> None:
     model = make_wrapped(family)
-    expected = {"bert": {"BertEmbeddings", "QuantBertLayer"}, "albert": {"QuantAlbertLayer"}}[family]
+    expected = FACTS[family].whole
     assert {type(module).__name__ for module in model.modules()} >= expected
     for each in (model, model.base_model):
         assert each._no_split_modules == expected

@@ -1,30 +1,98 @@
 """Tiny wrapped models whose ranges are set by hand, one batch for them, and what two models are compared by."""
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AlbertForSequenceClassification, BertForSequenceClassification
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from qat.huggingface import mark_calibrated, wrap
 from qat.layers import refresh_weight_ranges
 from qat.quantizer import named_quantizers
 from qat.recipe import Recipe, WeightGranularity
-from tests.tiny import tiny_albert, tiny_bert
+from tests.tiny import TINY_MODELS
 
-FamilyName = Literal["bert", "albert"]
-TinyModel = BertForSequenceClassification | AlbertForSequenceClassification
+FamilyName = str
+TinyModel = PreTrainedModel
 
-FAMILIES: tuple[FamilyName, ...] = ("bert", "albert")
+FAMILIES: tuple[FamilyName, ...] = tuple(TINY_MODELS)
 
 BERT_LAYER = "bert.encoder.layer.0"
 ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+CONVBERT_LAYER = "convbert.encoder.layer.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the tests of all families need to know of one.
+
+    Attributes:
+        layer: the path of its first encoder layer.
+        runs: how often that layer runs in one pass.
+        weights: how many weights the tiny model's recipes quantize.
+        measured: how many activations the default recipe wants ranges for.
+        attention: for each quantizer of the attention, where it sits in a layer.
+        outer: the Linears outside the layers.
+        whole: the classes that sharding must not cut, once wrapped.
+        registry: whether its attention is a function chosen by name, so that another name would drop the quantizers.
+    """
+
+    layer: str
+    runs: int
+    weights: int
+    measured: int
+    attention: frozenset[str]
+    outer: frozenset[str]
+    whole: frozenset[str]
+    registry: bool
+
+
+_FOUR = ("query_quantizer", "key_quantizer", "value_quantizer", "probs_quantizer")
+FACTS: Mapping[FamilyName, Facts] = {
+    "bert": Facts(
+        layer=BERT_LAYER,
+        runs=1,
+        weights=12,
+        measured=14,
+        attention=frozenset(f"attention.self.{slot}" for slot in _FOUR),
+        outer=frozenset({"bert.pooler.dense", "classifier"}),
+        whole=frozenset({"BertEmbeddings", "QuantBertLayer"}),
+        registry=True,
+    ),
+    "albert": Facts(
+        layer=ALBERT_LAYER,
+        runs=3,
+        weights=6,
+        measured=7,
+        attention=frozenset(f"attention.{slot}" for slot in _FOUR),
+        outer=frozenset({"albert.pooler", "classifier", "albert.encoder.embedding_hidden_mapping_in"}),
+        whole=frozenset({"QuantAlbertLayer"}),
+        registry=True,
+    ),
+    "convbert": Facts(
+        layer=CONVBERT_LAYER,
+        runs=1,
+        weights=18,
+        measured=18,
+        attention=frozenset(
+            {
+                *(f"attention.self.{part}.output_quantizer" for part in ("query", "key", "value")),
+                "attention.self.dropout.probs_quantizer",
+            }
+        ),
+        outer=frozenset({"convbert.embeddings_project", "classifier.dense", "classifier.out_proj"}),
+        whole=frozenset({"QuantConvBertLayer"}),
+        registry=False,
+    ),
+}
+REGISTRY_FAMILIES = tuple(family for family in FAMILIES if FACTS[family].registry)
 
 
 def make_float(family: FamilyName) -> TinyModel:
     """The tiny float model of a family, always the same one."""
-    return tiny_bert() if family == "bert" else tiny_albert()
+    return TINY_MODELS[family]()
 
 
 def make_eager(family: FamilyName) -> TinyModel:
