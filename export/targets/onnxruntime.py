@@ -2,13 +2,15 @@
 
 from export.passes.bound_mask import BoundMask
 from export.passes.fold_weights import FoldWeights
+from export.passes.span_convolution import SpanConvolution
+from export.passes.split_groups import SplitGroups
 from export.passes.unsigned_activations import UnsignedActivations
 from export.targets.base import Target, register_target
 
 ONNXRUNTIME = register_target(
     Target(
         name="onnxruntime",
-        passes={"fp32": lambda: (FoldWeights(), BoundMask(), UnsignedActivations())},
+        passes={"fp32": lambda: (FoldWeights(), SplitGroups(), SpanConvolution(), BoundMask(), UnsignedActivations())},
         weights={"fp32": ("per_channel", "per_tensor")},
         default_precision="fp32",
     )

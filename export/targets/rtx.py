@@ -4,19 +4,38 @@ Weights are per tensor in FP16: with one scale a channel this engine writes the 
 which overflow.
 """
 
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
 from export.passes.bound_mask import BoundMask
+from export.passes.depthwise_convolution import DepthwiseConvolution
 from export.passes.fold_weights import FoldWeights
 from export.passes.half_precision import HalfPrecision
 from export.passes.pack_projections import PackProjections
 from export.passes.scale_queries import ScaleQueries
+from export.passes.span_convolution import SpanConvolution
 from export.targets.base import Target, register_target
+from qat.spec import ScaleType
+
+
+def _shared_passes(scale_type: ScaleType) -> Sequence[ir.passes.PassBase]:
+    return (
+        FoldWeights(),
+        DepthwiseConvolution(),
+        SpanConvolution(),
+        PackProjections(),
+        ScaleQueries(scale_type),
+        BoundMask(),
+    )
+
 
 RTX = register_target(
     Target(
         name="rtx",
         passes={
-            "fp16": lambda: (FoldWeights(), PackProjections(), ScaleQueries("float16"), BoundMask(), HalfPrecision()),
-            "fp32": lambda: (FoldWeights(), PackProjections(), ScaleQueries("float32"), BoundMask()),
+            "fp16": lambda: (*_shared_passes("float16"), HalfPrecision()),
+            "fp32": lambda: _shared_passes("float32"),
         },
         weights={"fp16": ("per_tensor",), "fp32": ("per_tensor", "per_channel")},
         default_precision="fp16",

@@ -8,7 +8,7 @@ import pytest
 from export.engine import BuildSettings, Engine, build
 from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
-from tests.test_export.tiny_models import ALBERT, BERT, Case, Traced, trace_case
+from tests.test_export.tiny_models import ALBERT, BERT, CONVBERT, DEFAULTS, Case, Traced, trace_case
 from tests.tiny import tiny_tokenizer
 
 Trace = Callable[[Case], Traced]
@@ -59,7 +59,12 @@ def albert(trace: Trace) -> Traced:
     return trace(ALBERT)
 
 
-@pytest.fixture(params=[BERT, ALBERT], ids=str)
+@pytest.fixture(scope="session")
+def convbert(trace: Trace) -> Traced:
+    return trace(CONVBERT)
+
+
+@pytest.fixture(params=DEFAULTS, ids=str)
 def traced(request: pytest.FixtureRequest, trace: Trace) -> Traced:
     """The default recipe on each family."""
     return trace(request.param)

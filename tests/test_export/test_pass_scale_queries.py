@@ -13,6 +13,13 @@ from tests.tolerances import FLIPPED_ROWS, SCALED_FP16
 
 HEAD_SIZE = 32
 FACTOR = np.float32(HEAD_SIZE**-0.5)
+SCALED = {
+    "bert": (0, "query_quantizer", "key_quantizer"),
+    "albert": (0, "query_quantizer", "key_quantizer"),
+    "convbert": (1, "key.output_quantizer", "query.output_quantizer"),
+}
+"""Of each family: the operand of the scores that takes the scale, its quantizer, the other's: ConvBERT's query has a
+second reader."""
 
 
 def score_products(model: ir.Model) -> list[ir.Node]:
@@ -26,10 +33,13 @@ def score_products(model: ir.Model) -> list[ir.Node]:
     return found
 
 
-def query_scales(model: ir.Model) -> list[float]:
+def scales_before(model: ir.Model, operand_index: int) -> list[float]:
+    """The scale of the DequantizeLinear that one operand of every score product comes from."""
     scales = []
     for product in score_products(model):
-        source = operand(product, 0).producer()
+        source = operand(product, operand_index).producer()
+        while source is not None and source.op_type in ("Reshape", "Transpose"):
+            source = operand(source, 0).producer()
         assert source is not None
         assert source.op_type == "DequantizeLinear"
         array = constant(operand(source, 1))
@@ -38,9 +48,8 @@ def query_scales(model: ir.Model) -> list[float]:
     return scales
 
 
-def stored_scales(traced: Traced) -> list[float]:
-    nodes = nodes_of(traced.graph, "QuantizeLinear")
-    wanted = [node for node in nodes if "query_quantizer/" in (node.name or "")]
+def stored_scales(traced: Traced, quantizer: str) -> list[float]:
+    wanted = [node for node in nodes_of(traced.graph, "QuantizeLinear") if f"{quantizer}/" in (node.name or "")]
     return [float(array) for node in wanted if (array := constant(operand(node, 1))) is not None]
 
 
@@ -55,17 +64,23 @@ def test_the_logits_stay_and_no_score_is_scaled_afterwards(traced: Traced) -> No
         assert count_apart(run_graph(scaled, batch), run_graph(traced.graph, batch)) <= FLIPPED_ROWS.value
 
 
-def test_the_dequantization_of_the_query_takes_the_scale(traced: Traced) -> None:
+def test_the_dequantization_of_one_operand_takes_the_scale(traced: Traced) -> None:
+    taken, quantizer, other = SCALED[traced.case.family]
     scaled = traced.graph.clone()
     ScaleQueries("float32")(scaled)
-    assert query_scales(scaled) == [float(np.float32(scale) * FACTOR) for scale in stored_scales(traced)]
+    stored = stored_scales(traced, quantizer)
+    assert len(stored) == traced.case.layers
+    assert scales_before(scaled, taken) == [float(np.float32(scale) * FACTOR) for scale in stored]
+    assert scales_before(scaled, 1 - taken) == stored_scales(traced, other)
 
 
 def test_in_fp16_the_scale_is_an_fp16_value(traced: Traced) -> None:
+    taken, quantizer, _ = SCALED[traced.case.family]
     scaled = traced.graph.clone()
     ScaleQueries("float16")(scaled)
-    found, exact = query_scales(scaled), [scale * float(FACTOR) for scale in stored_scales(traced)]
+    found = scales_before(scaled, taken)
     assert found == [float(np.float16(scale)) for scale in found]
+    exact = [scale * float(FACTOR) for scale in stored_scales(traced, quantizer)]
     assert found == pytest.approx(exact, rel=SCALED_FP16.value)
 
 

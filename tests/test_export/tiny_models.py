@@ -3,7 +3,7 @@
 Everything expensive is made once by the fixtures in ``conftest.py``; a test that changes a model or a graph copies it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +12,14 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ConvBertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from calibration.calibrate import calibrate
 from export.exported import trace_model
@@ -22,16 +29,26 @@ from qat.recipe import Recipe, WeightGranularity
 from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
 from tests.tolerances import GRAPH_FP32
 
-FamilyName = Literal["bert", "albert"]
+FamilyName = Literal["bert", "albert", "convbert"]
 Batch = dict[str, NDArray[np.int64]]
 
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
 """(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
 
-LAYERS = {"bert": 2, "albert": 3}
+LAYERS = {"bert": 2, "albert": 3, "convbert": 2}
 """How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
+
+
+CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
+    "bert": lambda: BertConfig(hidden_size=64, num_attention_heads=2),
+    "albert": lambda: AlbertConfig(hidden_size=64, num_attention_heads=2, embedding_size=16, pad_token_id=0),
+    "convbert": lambda: ConvBertConfig(
+        hidden_size=128, num_attention_heads=4, embedding_size=16, num_groups=2, conv_kernel_size=5, pad_token_id=0
+    ),
+}
+"""What sets a family's model apart; heads of size 32 throughout."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,9 @@ class Case:
 
 BERT = Case("bert", "tensorrt", "per_tensor")
 ALBERT = Case("albert", "tensorrt", "per_tensor")
+CONVBERT = Case("convbert", "tensorrt", "per_tensor")
+DEFAULTS = (BERT, ALBERT, CONVBERT)
+"""The default recipe on each family."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +88,9 @@ class Traced:
 
 def make_float(family: FamilyName, layers: int) -> PreTrainedModel:
     """A float model in evaluation mode; always the same one."""
-    config = BertConfig() if family == "bert" else AlbertConfig(embedding_size=16, pad_token_id=0)
+    config: PreTrainedConfig = CONFIGS[family]()
     config.vocab_size, config.max_position_embeddings = len(tiny_tokenizer()), MAX_LENGTH
-    config.hidden_size, config.num_attention_heads, config.intermediate_size = 64, 2, 128
+    config.intermediate_size = 128
     config.num_hidden_layers, config.num_labels = layers, 3
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     spread_weights(model, seed=1)
