@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    SqueezeBertConfig,
+    SqueezeBertForSequenceClassification,
 )
 
 LABELS = ("animal", "plant", "tool", "place", "person")
@@ -133,10 +135,32 @@ def tiny_convbert(
     return model
 
 
+def tiny_squeezebert(
+    num_labels: int = 3, seed: int = 0, *, num_hidden_layers: int = 2, **groups: int
+) -> SqueezeBertForSequenceClassification:
+    """A SqueezeBERT of hidden size 32 with 4 heads, in evaluation mode; ``groups`` as in its configuration."""
+    config = SqueezeBertConfig(
+        vocab_size=len(_VOCABULARY),
+        embedding_size=32,
+        hidden_size=32,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+    )
+    _name_labels(config, num_labels)
+    config.update(groups)
+    model = SqueezeBertForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
 TINY_MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
     "bert": tiny_bert,
     "albert": tiny_albert,
     "convbert": tiny_convbert,
+    "squeezebert": tiny_squeezebert,
 }
 """The tiny model of every family; a new family's entry here puts it into the tests that all families pass."""
 

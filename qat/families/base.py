@@ -166,14 +166,16 @@ def feed_forward_input(layer: str, first: str, output: str) -> Activation:
     )
 
 
-def linear_input(module: str, *, depths: int = 1) -> Activation:
-    """The input of a Linear that nobody else reads."""
-    return Activation(points=(Point(module, "input_quantizer", (Reader(module, "input"),)),), depths=depths)
+def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:
+    """The input of a Linear or convolution that nobody else reads."""
+    point = Point(module, "input_quantizer", (Reader(module, "input"),))
+    return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 
-def linear_output(module: str, *, depths: int = 1) -> Activation:
-    """The output of a Linear that goes straight into a residual add."""
-    return Activation(points=(Point(module, "output_quantizer", (Reader(module, "add_local"),)),), depths=depths)
+def linear_output(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:
+    """The output of a Linear or convolution that goes straight into a residual add."""
+    point = Point(module, "output_quantizer", (Reader(module, "add_local"),))
+    return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 
 def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:

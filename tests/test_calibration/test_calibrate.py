@@ -16,7 +16,7 @@ from qat.huggingface import quantization_config, wrap
 from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.calibrated import tiny_batches
-from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_convbert
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
 from tests.tolerances import PADDING
 
 Batches = list[dict[str, Tensor]]
@@ -24,8 +24,10 @@ PERCENTILE = CalibrationSettings(method="percentile", percentile=99.0)
 SETTINGS = (CalibrationSettings(), PERCENTILE)
 
 family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
-blind_to_padding = pytest.mark.parametrize("make", [tiny_bert, tiny_albert], ids=["bert", "albert"])
+BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tiny_squeezebert}
 """The families that read no padding; a convolution over tokens does, in float as well."""
+
+blind_to_padding = pytest.mark.parametrize("make", BLIND_TO_PADDING.values(), ids=BLIND_TO_PADDING)
 
 method = pytest.mark.parametrize("settings", SETTINGS, ids=["max", "percentile"])
 
@@ -57,12 +59,22 @@ _CONVBERT = {
     "ffn_quantizer": ("intermediate.dense", "input"),
     "output.dense.input_quantizer": ("output.dense", "input"),
 }
+_SQUEEZEBERT = {
+    "hidden_quantizer": ("attention", "input"),
+    "attention.matmul_qk.left_quantizer": ("attention.query", "output"),
+    "attention.matmul_qk.right_quantizer": ("attention.key", "output"),
+    "attention.matmul_qkv.right_quantizer": ("attention.value", "output"),
+    "post_attention.conv1d.input_quantizer": ("post_attention.conv1d", "input"),
+    "post_attention.ffn_quantizer": ("intermediate.conv1d", "input"),
+    "output.conv1d.input_quantizer": ("output.conv1d", "input"),
+}
 """For each range that is found from data: the float module it belongs to, and which side of it."""
 
 PLANS = {
     tiny_bert: (_BERT, "attention.self", [f"bert.encoder.layer.{number}" for number in range(2)]),
     tiny_albert: (_ALBERT, "attention", ["albert.encoder.albert_layer_groups.0.albert_layers.0"]),
     tiny_convbert: (_CONVBERT, "attention.self", [f"convbert.encoder.layer.{number}" for number in range(2)]),
+    tiny_squeezebert: (_SQUEEZEBERT, "attention", [f"transformer.encoder.layers.{number}" for number in range(2)]),
 }
 """Of each family: the ranges of a layer, the attention's path in it, and its layers."""
 
@@ -88,7 +100,8 @@ def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> 
         depth = calls[name] = calls.get(name, -1) + 1
         passes = found.setdefault(name, [])
         passes.extend([] for _ in range(depth + 1 - len(passes)))
-        rows = x.transpose(1, 2) if "pointwise" in name else x  # a convolution has its tokens last
+        tokens_last = make is tiny_squeezebert or "pointwise" in name  # as convolutions have them
+        rows = x.transpose(1, 2) if tokens_last else x
         passes[depth].append(np.abs(rows.numpy())[batch["attention_mask"].numpy() == 1].ravel())
 
     def watch(name: str, side: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -160,10 +173,10 @@ def test_huge_activations_at_padding_enter_no_range(
     blown: set[tuple[str, int]] = set()
 
     def blow_up(module: FakeQuantizer, given: tuple[Tensor]) -> tuple[Tensor]:
-        heads = module.name.endswith(("query_quantizer", "key_quantizer", "value_quantizer"))
-        where = padding[:, None, :, None] if heads else padding[:, :, None]
+        ones = (1,) * (given[0].dim() - 2)
+        where = padding.reshape(*padding.shape, *ones).movedim(1, module.spec.token_axis)
         blown.add((module.name, given[0].dim()))
-        return (given[0].masked_fill(where, 1e6),)
+        return (given[0].clone().masked_fill_(where, 1e6),)  # keeps the layout, and so the order of sums
 
     def watch_batches() -> Iterator[dict[str, Tensor]]:
         nonlocal padding

@@ -22,6 +22,7 @@ FAMILIES: tuple[FamilyName, ...] = tuple(TINY_MODELS)
 BERT_LAYER = "bert.encoder.layer.0"
 ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
 CONVBERT_LAYER = "convbert.encoder.layer.0"
+SQUEEZEBERT_LAYER = "transformer.encoder.layers.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,22 @@ FACTS: Mapping[FamilyName, Facts] = {
         ),
         outer=frozenset({"convbert.embeddings_project", "classifier.dense", "classifier.out_proj"}),
         whole=frozenset({"QuantConvBertLayer"}),
+        registry=False,
+    ),
+    "squeezebert": Facts(
+        layer=SQUEEZEBERT_LAYER,
+        runs=1,
+        weights=12,
+        measured=14,
+        attention=frozenset(
+            {
+                *(f"attention.matmul_qk.{side}_quantizer" for side in ("left", "right")),
+                "attention.matmul_qkv.right_quantizer",
+                "attention.softmax.probs_quantizer",
+            }
+        ),
+        outer=frozenset({"transformer.pooler.dense", "classifier"}),
+        whole=frozenset({"QuantSqueezeBertModule"}),
         registry=False,
     ),
 }
