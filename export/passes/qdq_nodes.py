@@ -71,6 +71,14 @@ def zero_point(model: ir.Model, dtype: type[np.integer], value: int, shape: tupl
     return add_initializer(model, f"zero_point_{np.dtype(dtype).name}_{value}_{size}", np.full(shape, value, dtype))
 
 
+def hand_over(old: ir.Value, new: ir.Value) -> None:
+    """Lets whoever reads ``old`` read ``new``; where ``old`` is an output of the graph, ``new`` is, under its name."""
+    if old.is_graph_output():
+        name, old.name = old.name, f"{old.name}_replaced"
+        new.name = name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
 def remove_dead(model: ir.Model) -> None:
     """Drops nodes and initializers nobody reads any more."""
     RemoveUnusedNodesPass()(model)

@@ -11,10 +11,13 @@ import onnx_ir as ir
 from export.passes.bound_mask import BoundMask
 from export.passes.depthwise_convolution import DepthwiseConvolution
 from export.passes.fold_weights import FoldWeights
+from export.passes.grouped_matmul import GroupedMatMul
 from export.passes.half_precision import HalfPrecision
 from export.passes.pack_projections import PackProjections
+from export.passes.pointwise_matmul import PointwiseMatMul
 from export.passes.scale_queries import ScaleQueries
 from export.passes.span_convolution import SpanConvolution
+from export.passes.tokens_first import TokensFirst
 from export.targets.base import Target, register_target
 from qat.spec import ScaleType
 
@@ -24,6 +27,9 @@ def _shared_passes(scale_type: ScaleType) -> Sequence[ir.passes.PassBase]:
         FoldWeights(),
         DepthwiseConvolution(),
         SpanConvolution(),
+        PointwiseMatMul(),
+        GroupedMatMul(),
+        TokensFirst(),
         PackProjections(),
         ScaleQueries(scale_type),
         BoundMask(),

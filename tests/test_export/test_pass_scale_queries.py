@@ -17,6 +17,7 @@ SCALED = {
     "bert": (0, "query_quantizer", "key_quantizer"),
     "albert": (0, "query_quantizer", "key_quantizer"),
     "convbert": (1, "key.output_quantizer", "query.output_quantizer"),
+    "squeezebert": (0, "matmul_qk.left_quantizer", "matmul_qk.right_quantizer"),
 }
 """Of each family: the operand of the scores that takes the scale, its quantizer, the other's: ConvBERT's query has a
 second reader."""

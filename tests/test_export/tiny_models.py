@@ -19,6 +19,7 @@ from transformers import (
     ConvBertConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    SqueezeBertConfig,
 )
 
 from calibration.calibrate import calibrate
@@ -29,13 +30,13 @@ from qat.recipe import Recipe, WeightGranularity
 from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
 from tests.tolerances import GRAPH_FP32
 
-FamilyName = Literal["bert", "albert", "convbert"]
+FamilyName = Literal["bert", "albert", "convbert", "squeezebert"]
 Batch = dict[str, NDArray[np.int64]]
 
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
 """(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
 
-LAYERS = {"bert": 2, "albert": 3, "convbert": 2}
+LAYERS = {"bert": 2, "albert": 3, "convbert": 2, "squeezebert": 2}
 """How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
@@ -47,6 +48,7 @@ CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
     "convbert": lambda: ConvBertConfig(
         hidden_size=128, num_attention_heads=4, embedding_size=16, num_groups=2, conv_kernel_size=5, pad_token_id=0
     ),
+    "squeezebert": lambda: SqueezeBertConfig(hidden_size=64, num_attention_heads=2, embedding_size=64),
 }
 """What sets a family's model apart; heads of size 32 throughout."""
 
@@ -73,7 +75,8 @@ class Case:
 BERT = Case("bert", "tensorrt", "per_tensor")
 ALBERT = Case("albert", "tensorrt", "per_tensor")
 CONVBERT = Case("convbert", "tensorrt", "per_tensor")
-DEFAULTS = (BERT, ALBERT, CONVBERT)
+SQUEEZEBERT = Case("squeezebert", "tensorrt", "per_tensor")
+DEFAULTS = (BERT, ALBERT, CONVBERT, SQUEEZEBERT)
 """The default recipe on each family."""
 
 
@@ -147,12 +150,17 @@ def run_float(model: PreTrainedModel, batch: Batch) -> NDArray[np.float32]:
 
 def run_graph(graph: ir.Model, batch: Batch) -> NDArray[np.float32]:
     """The graph's first output in ONNX Runtime, node by node as it was exported."""
+    return run_feed(graph, batch)
+
+
+def run_feed(graph: ir.Model, feed: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+    """The same for inputs of any kind."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     content = ir.to_proto(graph).SerializeToString()
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    output: NDArray[np.float32] = session.run(None, dict(batch))[0]
+    output: NDArray[np.float32] = session.run(None, dict(feed))[0]
     return output
 
 
