@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from export.runners.base import Arrays
+from export.onnx_export import AXES
 from qat.errors import ExportError
 from qat.quantizer import FakeQuantizer, named_quantizers
 from qat.spec import INT8_MAX, INT8_MIN
+
+_TOKENS = AXES[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +68,22 @@ def compare_layers(
     return tuple(found)
 
 
-def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> Arrays:
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """The INT8 levels of one QuantizeLinear, and where its tokens lie, where the graph says so."""
+
+    values: NDArray[np.int16]
+    token_axis: int | None
+
+    def like(self, token_axis: int) -> Tensor:
+        """The levels with their tokens where the model has them: a lowering may have moved them before the channels."""
+        values = torch.from_numpy(self.values)
+        return values if self.token_axis is None else values.movedim(self.token_axis, token_axis)
+
+
+def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, _Levels]:
     proto = onnx.load(path)
+    axes = {value.name: _token_axis(value) for value in proto.graph.value_info}
     zero_points = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     offsets: dict[str, int] = {}
     for node in proto.graph.node:
@@ -83,17 +99,26 @@ def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> Arra
     outputs = {node.name: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
     feed = {value.name: batch[value.name] for value in session.get_inputs()}
     answers = session.run(list(outputs.values()), feed)
-    return {name: answer.astype(np.int16) - offsets[name] for name, answer in zip(outputs, answers, strict=True)}
+    return {
+        name: _Levels(answer.astype(np.int16) - offsets[name], axes.get(outputs[name]))
+        for name, answer in zip(outputs, answers, strict=True)
+    }
+
+
+def _token_axis(value: onnx.ValueInfoProto) -> int | None:
+    """The first axis of the length of a sequence: of probabilities, that of the query's tokens."""
+    names = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+    return names.index(_TOKENS) if _TOKENS in names else None
 
 
 @contextmanager
-def _forcing(model: PreTrainedModel, levels: Arrays, found: list[TensorAgreement]) -> Iterator[None]:
+def _forcing(model: PreTrainedModel, levels: Mapping[str, _Levels], found: list[TensorAgreement]) -> Iterator[None]:
     def compare_and_replace(quantizer: FakeQuantizer, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         suffix = f"_{quantizer.depth}" if quantizer.depth else ""
         expected = levels.get(f"{quantizer.name}/QuantizeLinear{suffix}")
         if expected is None:
             return output
-        graph = torch.from_numpy(expected)
+        graph = expected.like(quantizer.spec.token_axis)
         steps = arguments[0].float() / quantizer.scale()
         found.append(_compare(quantizer, steps, graph))
         return (graph * quantizer.scale()).to(output.dtype)

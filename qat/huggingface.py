@@ -134,7 +134,7 @@ def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: s
     """What became of every layer of ``model``, which is quantized in place and still has no ranges.
 
     Args:
-        model: a float BERT or ALBERT with any head.
+        model: a float model of a known family with any head.
         recipe: a shipped recipe's name, a TOML file, or a Recipe (whose granularity is then kept).
         target: the engine it is meant for; picks the weight granularity.
 
