@@ -12,6 +12,7 @@ from calibration.candidates import Candidates, find_candidates, set_ranges
 from calibration.observers import RangeObserver
 from calibration.ranges import require_method
 from calibration.settings import CalibrationSettings
+from qat.chunking import whole_feed_forward
 from qat.errors import DataError
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
@@ -110,7 +111,13 @@ def observe_batches(
         RangeError: activations that are not finite; names the layer and the batch.
     """
     observer = RangeObserver(model)
-    with torch.no_grad(), evaluating(model), disable_quantizers(model), observer.watching(model):
+    with (
+        torch.no_grad(),
+        evaluating(model),
+        whole_feed_forward(model),
+        disable_quantizers(model),
+        observer.watching(model),
+    ):
         for number, batch in enumerate(batches, start=1):
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             observer.begin(inputs, number)

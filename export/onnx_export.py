@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from export.passes.name_graph import NameGraph
+from qat.chunking import whole_feed_forward
 from qat.layers import refresh_weight_ranges
 
 OPSET = 20
@@ -60,7 +61,7 @@ def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Seque
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _quiet_exporter():
+        with torch.no_grad(), whole_feed_forward(model), _quiet_exporter():
             program = torch.export.export(
                 _NamedOutputs(model, inputs, outputs),
                 example,

@@ -1,6 +1,6 @@
 """Quantized layers: subclasses that take over a float layer in place, with its parameters, keys and hooks."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,11 @@ class QuantizedLayer(nn.Module):
     """A layer that owns its weight's quantizer, and those of its input and output where nobody shares them.
 
     ``partners`` are layers whose weights share one range with this one (q, k and v with per-tensor weights, so that
-    TensorRT merges the three); the tuple keeps them out of the module tree.
+    TensorRT merges the three); the tuple keeps them out of the module tree. ``channel_axis`` is the weight's axis of
+    output channels.
     """
+
+    channel_axis: ClassVar[int] = 0
 
     weight: Tensor
     weight_quantizer: Slot

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from qat.attention import ATTENTION
 from qat.errors import RecipeError
 from qat.families import Family, find_family
-from qat.families.base import LayerPlan, Reader
+from qat.families.base import FloatPart, LayerPlan, Reader
 from qat.layers import QuantizedLayer
 from qat.placement import Decision, RuleBook, choose_points
 from qat.quantizer import FakeQuantizer, Unquantized
@@ -76,7 +76,8 @@ def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
             _fill_weights(model, [path for path in group if Reader(path, "weight") in quantized], recipe)
     _set_attention(model, ATTENTION)
     _set_training_flags(model, family)
-    return WrapReport(rows=tuple(_coverage(model, layers, decisions)))
+    float_parts = [part for plan in plans for part in plan.float_parts]
+    return WrapReport(rows=tuple(_coverage(model, layers, decisions, float_parts)))
 
 
 def restore_model(model: PreTrainedModel, implementation: str) -> None:
@@ -126,10 +127,12 @@ def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, r
 
 def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> None:
     members = [cast(QuantizedLayer, model.get_submodule(path)) for path in group]
-    granularity: Granularity = PerChannel(0) if recipe.weights == "per_channel" else PerTensor()
-    spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source="weight")
     for path, member in zip(group, members, strict=True):
-        channels = member.weight.shape[0] if recipe.weights == "per_channel" else 1
+        granularity: Granularity = PerTensor()
+        channels = 1
+        if recipe.weights == "per_channel":
+            granularity, channels = PerChannel(member.channel_axis), member.weight.shape[member.channel_axis]
+        spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source="weight")
         _fill_slot(model, path, "weight_quantizer", spec, channels)
         if recipe.weights == "per_tensor" and recipe.sharing == "tensor":
             member.partners = tuple(other for other in members if other is not member)
@@ -163,12 +166,17 @@ def _pretrained_modules(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 
 
 def _coverage(
-    model: PreTrainedModel, layers: list[tuple[str, nn.Module]], decisions: Iterable[Decision]
+    model: PreTrainedModel,
+    layers: list[tuple[str, nn.Module]],
+    decisions: Iterable[Decision],
+    float_parts: Iterable[FloatPart],
 ) -> Iterable[Coverage]:
     for decision in decisions:
         yield Coverage(
             name=decision.reader.module, kind=decision.reader.role, quantized=decision.quantized, reason=decision.reason
         )
+    for part in float_parts:
+        yield Coverage(name=part.module, kind=part.kind, quantized=False, reason=part.reason)
     inside = {id(module) for _, layer in layers for module in layer.modules()}
     for name, module in model.named_modules():
         if id(module) not in inside and isinstance(module, nn.Linear | nn.Embedding | nn.LayerNorm | nn.Conv1d):

@@ -12,6 +12,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -101,6 +103,38 @@ def tiny_albert(
     return model
 
 
+def tiny_convbert(
+    num_labels: int = 3,
+    seed: int = 0,
+    *,
+    num_hidden_layers: int = 2,
+    num_groups: int = 2,
+    head_ratio: int = 2,
+    conv_kernel_size: int = 5,
+) -> ConvBertForSequenceClassification:
+    """A ConvBERT of hidden size 32, embedding 16, with 4 heads shared out by ``head_ratio``, in evaluation mode."""
+    config = ConvBertConfig(
+        vocab_size=len(_VOCABULARY),
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=4,
+        head_ratio=head_ratio,
+        num_groups=num_groups,
+        conv_kernel_size=conv_kernel_size,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    _name_labels(config, num_labels)
+    model = ConvBertForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
 def tiny_squeezebert(
     num_labels: int = 3, seed: int = 0, *, num_hidden_layers: int = 2, **groups: int
 ) -> SqueezeBertForSequenceClassification:
@@ -125,6 +159,7 @@ def tiny_squeezebert(
 TINY_MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
     "bert": tiny_bert,
     "albert": tiny_albert,
+    "convbert": tiny_convbert,
     "squeezebert": tiny_squeezebert,
 }
 """The tiny model of every family; a new family's entry here puts it into the tests that all families pass."""

@@ -35,6 +35,7 @@ FLOAT_FP16 = Tolerance(
 )
 HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most, about what INT8 itself costs again")
 SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than the one product they replace")
+SHIFTED = Tolerance(1e-5, "FP32 sums of a convolution in the order of its kernel against the reference's own order")
 SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP16")
 PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in another order")
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")

@@ -143,7 +143,7 @@ def _explain_float(kernel: ProductKernel, halves: frozenset[str]) -> str:
     split = not halves.isdisjoint(product.name for product in products)
     hint = "; attention is not fused: quantize q, k, v and probs, or none of them" if split else ""
     if not planned:
-        return f"not planned: no DequantizeLinear feeds it{hint}"
+        return f"{products[0].unplanned_reason}{hint}"
     if missing:
         return f"one operand only is quantized, {missing} stays {dtype}{hint}"
     return f"every operand is quantized but the engine runs it in {dtype}{hint}"

@@ -122,7 +122,7 @@ def _describe(product: Product, runs: Mapping[str, str], others: Mapping[str, st
 
 def _explain(product: Product, operation: str, *, static: bool) -> str:
     if not product.planned:
-        return "not planned: no DequantizeLinear feeds it"
+        return product.unplanned_reason
     if not product.complete:
         return f"one operand only is quantized: {product.float_operands} stays float"
     for operand in product.operands:

@@ -42,7 +42,11 @@ class Operand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """A matrix product or convolution: ``planned`` for INT8 where a DequantizeLinear feeds an operand."""
+    """A matrix product or convolution: ``planned`` for INT8 where a DequantizeLinear feeds its weight.
+
+    A product of two activations is planned where one feeds either. A float weight beside a quantized activation is no
+    plan: the activation was quantized for others that read it.
+    """
 
     name: str
     operation: str
@@ -50,8 +54,16 @@ class Product:
 
     @property
     def planned(self) -> bool:
-        """Whether any operand is quantized."""
-        return any(operand.quantized for operand in self.operands)
+        """Whether its weight is quantized; without a weight, whether any operand is."""
+        weights = [operand for operand in self.operands if operand.weight_elements is not None]
+        return any(operand.quantized for operand in weights or self.operands)
+
+    @property
+    def unplanned_reason(self) -> str:
+        """Why it is not planned, for a report."""
+        if any(operand.quantized for operand in self.operands):
+            return f"not planned: its weight {self.float_operands} is float, its input is quantized for other readers"
+        return "not planned: no DequantizeLinear feeds it"
 
     @property
     def complete(self) -> bool:

@@ -1,6 +1,6 @@
 """Products: what keeps a matrix product or convolution from running in INT8, or in FP16."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -18,12 +18,19 @@ def check_partner(graph: LintGraph) -> Iterator[Issue]:
         if len(left) != 1 or name_of(node) in graph.products.halves:
             continue
         kind = "weight" if is_constant(left[0]) else "activation"
+        if kind == "weight" and _has_other_readers(operands):
+            continue  # quantized for them: this product was left float on purpose
         name = left[0].name if left[0] is not None else ""
         yield warning(
             node,
             f"one operand of {node.op_type} is dequantized, the {kind} '{name}' is not, so {graph.engine} multiplies "
             f"in float; quantize the {kind} too, or leave both float",
         )
+
+
+def _has_other_readers(operands: Sequence[ir.Value | None]) -> bool:
+    dequantizers = [found for each in operands if (found := dequantizer_of(each)) is not None]
+    return any(len(list(node.outputs[0].uses())) > 1 for node in dequantizers)
 
 
 @rule("per-channel-half-scale", targets=("rtx",))

@@ -4,6 +4,8 @@ from export.passes.bound_mask import BoundMask
 from export.passes.fold_weights import FoldWeights
 from export.passes.grouped_matmul import GroupedMatMul
 from export.passes.pointwise_matmul import PointwiseMatMul
+from export.passes.span_convolution import SpanConvolution
+from export.passes.split_groups import SplitGroups
 from export.passes.tokens_first import TokensFirst
 from export.passes.unsigned_activations import UnsignedActivations
 from export.targets.base import Target, register_target
@@ -14,6 +16,8 @@ ONNXRUNTIME = register_target(
         passes={
             "fp32": lambda: (
                 FoldWeights(),
+                SplitGroups(),
+                SpanConvolution(),
                 PointwiseMatMul(),
                 GroupedMatMul(),
                 TokensFirst(),

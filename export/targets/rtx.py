@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from export.passes.bound_mask import BoundMask
+from export.passes.depthwise_convolution import DepthwiseConvolution
 from export.passes.fold_weights import FoldWeights
 from export.passes.grouped_matmul import GroupedMatMul
 from export.passes.half_precision import HalfPrecision
 from export.passes.pack_projections import PackProjections
 from export.passes.pointwise_matmul import PointwiseMatMul
 from export.passes.scale_queries import ScaleQueries
+from export.passes.span_convolution import SpanConvolution
 from export.passes.tokens_first import TokensFirst
 from export.targets.base import Target, register_target
 from qat.spec import ScaleType
@@ -23,6 +25,8 @@ from qat.spec import ScaleType
 def _shared_passes(scale_type: ScaleType) -> Sequence[ir.passes.PassBase]:
     return (
         FoldWeights(),
+        DepthwiseConvolution(),
+        SpanConvolution(),
         PointwiseMatMul(),
         GroupedMatMul(),
         TokensFirst(),

@@ -3,7 +3,7 @@
 A new family is one file here: its quantized classes, a ``plan_layer``, a ``register_family``.
 """
 
-from qat.families import albert, bert, squeezebert
+from qat.families import albert, bert, convbert, squeezebert
 from qat.families.base import Family, find_family, in_encoder_layer
 
-__all__ = ["Family", "albert", "bert", "find_family", "in_encoder_layer", "squeezebert"]
+__all__ = ["Family", "albert", "bert", "convbert", "find_family", "in_encoder_layer", "squeezebert"]

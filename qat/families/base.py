@@ -53,11 +53,24 @@ class Activation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FloatPart:
+    """A product of a layer that no recipe quantizes: the module that computes it, what it is, and why."""
+
+    module: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LayerPlan:
-    """The quantizable tensors of one layer: its activations, and its weights in groups that one GEMM can serve."""
+    """The quantizable tensors of one layer: its activations, and its weights in groups that one GEMM can serve.
+
+    ``float_parts`` are the products that stay float whatever a recipe says.
+    """
 
     activations: tuple[Activation, ...]
     weights: tuple[tuple[str, ...], ...]
+    float_parts: tuple[FloatPart, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +138,32 @@ def in_encoder_layer(path: str) -> bool:
     (True, False)
     """
     return any(re.search(family.layer_pattern, path) for family in _FAMILIES.values())
+
+
+def hidden_input(attention: str, inner: str, projections: tuple[str, ...]) -> Activation:
+    """The input of a BERT-like attention block: read by the projections of ``inner`` and by the block's residual."""
+    readers = tuple(Reader(path, "input") for path in projections)
+    residual = Reader(f"{attention}.output", "residual")
+    return Activation(
+        points=(
+            Point(attention, "hidden_quantizer", (*readers, residual)),
+            Point(inner, "hidden_quantizer", readers),
+            *(Point(reader.module, "input_quantizer", (reader,)) for reader in readers),
+            Point(residual.module, "residual_quantizer", (residual,)),
+        )
+    )
+
+
+def feed_forward_input(layer: str, first: str, output: str) -> Activation:
+    """The input of a BERT-like feed-forward block: read by its ``first`` GEMM and by the residual of ``output``."""
+    reader, residual = Reader(first, "input"), Reader(output, "residual")
+    return Activation(
+        points=(
+            Point(layer, "ffn_quantizer", (reader, residual)),
+            Point(first, "input_quantizer", (reader,)),
+            Point(output, "residual_quantizer", (residual,)),
+        )
+    )
 
 
 def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:

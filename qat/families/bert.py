@@ -15,12 +15,11 @@ from transformers.models.bert.modeling_bert import (
 from qat.attention import QuantAttention, require_quantized_attention
 from qat.errors import CheckpointError
 from qat.families.base import (
-    Activation,
     Family,
     LayerPlan,
-    Point,
-    Reader,
     attention_four,
+    feed_forward_input,
+    hidden_input,
     linear_input,
     linear_output,
     register_family,
@@ -98,31 +97,14 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
         )
     attention, ffn, out = f"{name}.attention", f"{name}.intermediate.dense", f"{name}.output"
     qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
-    projections = tuple(Reader(path, "input") for path in qkv)
-    first_residual, second_residual = Reader(f"{attention}.output", "residual"), Reader(out, "residual")
-    hidden = Activation(
-        points=(
-            Point(attention, "hidden_quantizer", (*projections, first_residual)),
-            Point(f"{attention}.self", "hidden_quantizer", projections),
-            *(Point(reader.module, "input_quantizer", (reader,)) for reader in projections),
-            Point(f"{attention}.output", "residual_quantizer", (first_residual,)),
-        )
-    )
-    ffn_input = Activation(
-        points=(
-            Point(name, "ffn_quantizer", (Reader(ffn, "input"), second_residual)),
-            Point(ffn, "input_quantizer", (Reader(ffn, "input"),)),
-            Point(out, "residual_quantizer", (second_residual,)),
-        )
-    )
     denses = (f"{attention}.output.dense", f"{out}.dense")
     return LayerPlan(
         activations=(
-            hidden,
+            hidden_input(attention, f"{attention}.self", qkv),
             *attention_four(f"{attention}.self"),
             linear_input(denses[0]),
             linear_output(denses[0]),
-            ffn_input,
+            feed_forward_input(name, ffn, out),
             linear_input(denses[1]),
             linear_output(denses[1]),
         ),

@@ -16,7 +16,7 @@ from qat.huggingface import quantization_config, wrap
 from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.calibrated import tiny_batches
-from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_squeezebert
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
 from tests.tolerances import PADDING
 
 Batches = list[dict[str, Tensor]]
@@ -45,6 +45,20 @@ _ALBERT = _ATTENTION | {
     "attention.ffn_quantizer": ("ffn", "input"),
     "ffn_output.input_quantizer": ("ffn_output", "input"),
 }
+_CONVBERT = {
+    "attention.hidden_quantizer": ("attention", "input"),
+    **{
+        f"attention.self.{part}.output_quantizer": (f"attention.self.{part}", "output")
+        for part in ("query", "key", "value")
+    },
+    **{
+        f"attention.self.{part}.input_quantizer": (f"attention.self.{part}", "input")
+        for part in ("key_conv_attn_layer.pointwise", "conv_kernel_layer")
+    },
+    "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
+    "ffn_quantizer": ("intermediate.dense", "input"),
+    "output.dense.input_quantizer": ("output.dense", "input"),
+}
 _SQUEEZEBERT = {
     "hidden_quantizer": ("attention", "input"),
     "attention.matmul_qk.left_quantizer": ("attention.query", "output"),
@@ -59,6 +73,7 @@ _SQUEEZEBERT = {
 PLANS = {
     tiny_bert: (_BERT, "attention.self", [f"bert.encoder.layer.{number}" for number in range(2)]),
     tiny_albert: (_ALBERT, "attention", ["albert.encoder.albert_layer_groups.0.albert_layers.0"]),
+    tiny_convbert: (_CONVBERT, "attention.self", [f"convbert.encoder.layer.{number}" for number in range(2)]),
     tiny_squeezebert: (_SQUEEZEBERT, "attention", [f"transformer.encoder.layers.{number}" for number in range(2)]),
 }
 """Of each family: the ranges of a layer, the attention's path in it, and its layers."""
@@ -85,7 +100,8 @@ def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> 
         depth = calls[name] = calls.get(name, -1) + 1
         passes = found.setdefault(name, [])
         passes.extend([] for _ in range(depth + 1 - len(passes)))
-        rows = x.transpose(1, 2) if make is tiny_squeezebert else x  # convolutions have their tokens last
+        tokens_last = make is tiny_squeezebert or "pointwise" in name  # as convolutions have them
+        rows = x.transpose(1, 2) if tokens_last else x
         passes[depth].append(np.abs(rows.numpy())[batch["attention_mask"].numpy() == 1].ravel())
 
     def watch(name: str, side: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -202,13 +218,16 @@ def test_weights_and_probabilities_have_their_own_ranges(make: Callable[[], PreT
     } == {(1.0, 1.0, 1.0) if make is tiny_albert else (1.0,)}
     quantizers = dict(named_quantizers(model))
     layers = {name: each for name, each in model.named_modules() if isinstance(each, QuantizedLayer)}
-    for name, layer in layers.items():
-        weight = layer.weight.detach().numpy()
-        group, _, part = name.rpartition(".")
-        if target == "rtx" and part in ("query", "key", "value"):
-            weight = np.stack([layers[f"{group}.{each}"].weight.detach().numpy() for each in ("query", "key", "value")])
-        rows = np.abs(weight).reshape(len(weight) if target == "tensorrt" else 1, -1)
-        expected = rows.max(axis=1)
+    planned = [name for name in layers if f"{name}.weight_quantizer" in quantizers]
+    assert {name for name in layers if name not in planned} == {name for name in layers if "depthwise" in name}
+    for name in planned:
+        weight, axis = layers[name].weight.detach().numpy(), layers[name].channel_axis
+        group, _, _ = name.rpartition(".")
+        parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer")]
+        if target == "rtx" and name in parts:
+            weight = np.stack([layers[each].weight.detach().numpy() for each in parts if each in layers])
+        channels = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))
+        expected = channels if target == "tensorrt" else np.abs(weight).max(keepdims=True).ravel()
         assert quantizers[f"{name}.weight_quantizer"].amax.tolist() == expected.tolist(), name
 
 

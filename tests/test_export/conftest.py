@@ -8,7 +8,7 @@ import pytest
 from export.engine import BuildSettings, Engine, build
 from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
-from tests.test_export.tiny_models import ALBERT, BERT, DEFAULTS, SQUEEZEBERT, Case, Traced, trace_case
+from tests.test_export.tiny_models import ALBERT, BERT, CONVBERT, DEFAULTS, SQUEEZEBERT, Case, Traced, trace_case
 from tests.tiny import tiny_tokenizer
 
 Trace = Callable[[Case], Traced]
@@ -57,6 +57,11 @@ def bert(trace: Trace) -> Traced:
 @pytest.fixture(scope="session")
 def albert(trace: Trace) -> Traced:
     return trace(ALBERT)
+
+
+@pytest.fixture(scope="session")
+def convbert(trace: Trace) -> Traced:
+    return trace(CONVBERT)
 
 
 @pytest.fixture(scope="session")

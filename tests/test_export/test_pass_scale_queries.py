@@ -16,9 +16,11 @@ FACTOR = np.float32(HEAD_SIZE**-0.5)
 SCALED = {
     "bert": (0, "query_quantizer", "key_quantizer"),
     "albert": (0, "query_quantizer", "key_quantizer"),
+    "convbert": (1, "key.output_quantizer", "query.output_quantizer"),
     "squeezebert": (0, "matmul_qk.left_quantizer", "matmul_qk.right_quantizer"),
 }
-"""Of each family: the operand of the scores that takes the scale, its quantizer, the other's."""
+"""Of each family: the operand of the scores that takes the scale, its quantizer, the other's: ConvBERT's query has a
+second reader."""
 
 
 def score_products(model: ir.Model) -> list[ir.Node]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, SqueezeBertConfig
+from transformers import AutoModelForSequenceClassification, ConvBertConfig, PreTrainedConfig, SqueezeBertConfig
 
 from calibration.calibrate import calibrate
 from export.engine_build import build_engine
@@ -67,7 +67,28 @@ def squeezebert(draw: st.DrawFn) -> PreTrainedConfig:
     )
 
 
-STRATEGIES: Mapping[str, st.SearchStrategy[PreTrainedConfig]] = {"squeezebert": squeezebert()}
+@st.composite
+def convbert(draw: st.DrawFn) -> PreTrainedConfig:
+    """ConvBERT: heads shared out in any ratio, dense or grouped feed-forward, any odd kernel, projected embeddings."""
+    heads, ratio = draw(st.sampled_from([1, 2, 3, 4])), draw(st.sampled_from([1, 2, 4]))
+    hidden = heads * max(heads // ratio, 1) * draw(st.sampled_from([8, 16]))
+    inner = draw(st.sampled_from([48, 64, 96]))
+    return ConvBertConfig(
+        embedding_size=draw(st.sampled_from([16, hidden])),
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        head_ratio=ratio,
+        conv_kernel_size=draw(st.sampled_from([1, 3, 5, 9])),
+        num_groups=draw(st.sampled_from([1, 2, 4])),
+        intermediate_size=inner,
+        hidden_act=draw(st.sampled_from(["gelu", "relu", "silu", "gelu_new", "quick_gelu"])),
+    )
+
+
+STRATEGIES: Mapping[str, st.SearchStrategy[PreTrainedConfig]] = {
+    "convbert": convbert(),
+    "squeezebert": squeezebert(),
+}
 """The configurations of each family; sizes of vocabulary, positions and depth are set for all alike."""
 
 

@@ -35,6 +35,7 @@ PER_TENSOR = (
     *DEFAULTS,
     Case("bert", "qdqbert", "per_tensor", shallow=True),
     Case("albert", "qdqbert", "per_tensor", shallow=True),
+    Case("convbert", "qdqbert", "per_tensor", shallow=True),
     Case("squeezebert", "qdqbert", "per_tensor", shallow=True),
 )
 CHANNELS = Case("bert", "tensorrt", "per_channel", shallow=True)
@@ -42,10 +43,12 @@ PER_CHANNEL = (
     CHANNELS,
     Case("bert", "linear", "per_channel", shallow=True, pair=True),
     Case("albert", "linear", "per_channel", shallow=True),
+    Case("convbert", "tensorrt", "per_channel", shallow=True),
+    Case("convbert", "linear", "per_channel", shallow=True),
     Case("squeezebert", "tensorrt", "per_channel", shallow=True),
     Case("squeezebert", "linear", "per_channel", shallow=True),
 )
-BLIND_TO_PADDING = DEFAULTS
+BLIND_TO_PADDING = tuple(case for case in DEFAULTS if case.family != "convbert")
 """The families that read no padding; a convolution over tokens does, in float as well."""
 LOWERINGS: tuple[tuple[str, Precision], ...] = (("rtx", "fp32"), ("rtx", "fp16"), ("onnxruntime", "fp32"))
 
@@ -175,7 +178,7 @@ def test_fp16_graphs_hold_no_fp32_and_cast_at_the_edges_only(traced: Traced) -> 
     casts = [(operand(node, 0).dtype, node.outputs[0].dtype) for node in nodes_of(graph, "Cast")]
     assert casts == [(ir.DataType.INT64, ir.DataType.FLOAT16), (ir.DataType.FLOAT16, ir.DataType.FLOAT)]
     norms = list(nodes_of(graph, "LayerNormalization"))
-    assert len(norms) == {"bert": 5, "albert": 7, "squeezebert": 5}[traced.case.family]
+    assert len(norms) == {"bert": 5, "albert": 7, "convbert": 5, "squeezebert": 5}[traced.case.family]
     assert {node.attributes.get_int("stash_type", 1) for node in norms} == {1}
 
 

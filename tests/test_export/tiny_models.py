@@ -16,6 +16,7 @@ from transformers import (
     AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
+    ConvBertConfig,
     PreTrainedConfig,
     PreTrainedModel,
     SqueezeBertConfig,
@@ -29,13 +30,13 @@ from qat.recipe import Recipe, WeightGranularity
 from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
 from tests.tolerances import GRAPH_FP32
 
-FamilyName = Literal["bert", "albert", "squeezebert"]
+FamilyName = Literal["bert", "albert", "convbert", "squeezebert"]
 Batch = dict[str, NDArray[np.int64]]
 
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
 """(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
 
-LAYERS = {"bert": 2, "albert": 3, "squeezebert": 2}
+LAYERS = {"bert": 2, "albert": 3, "convbert": 2, "squeezebert": 2}
 """How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
@@ -44,6 +45,9 @@ PAIR = ("input_ids", "attention_mask", "token_type_ids")
 CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
     "bert": lambda: BertConfig(hidden_size=64, num_attention_heads=2),
     "albert": lambda: AlbertConfig(hidden_size=64, num_attention_heads=2, embedding_size=16, pad_token_id=0),
+    "convbert": lambda: ConvBertConfig(
+        hidden_size=128, num_attention_heads=4, embedding_size=16, num_groups=2, conv_kernel_size=5, pad_token_id=0
+    ),
     "squeezebert": lambda: SqueezeBertConfig(hidden_size=64, num_attention_heads=2, embedding_size=64),
 }
 """What sets a family's model apart; heads of size 32 throughout."""
@@ -70,8 +74,9 @@ class Case:
 
 BERT = Case("bert", "tensorrt", "per_tensor")
 ALBERT = Case("albert", "tensorrt", "per_tensor")
+CONVBERT = Case("convbert", "tensorrt", "per_tensor")
 SQUEEZEBERT = Case("squeezebert", "tensorrt", "per_tensor")
-DEFAULTS = (BERT, ALBERT, SQUEEZEBERT)
+DEFAULTS = (BERT, ALBERT, CONVBERT, SQUEEZEBERT)
 """The default recipe on each family."""
 
 

@@ -149,7 +149,7 @@ def test_an_unknown_family() -> None:
     with pytest.raises(CheckpointError) as caught:
         find_family("alberta")
     assert str(caught.value) == (
-        "model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert, squeezebert"
+        "model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert"
     )
     assert isinstance(find_family("albert"), Family)
 

@@ -13,8 +13,9 @@ from qat.errors import CheckpointError, QDQError, RangeError
 from qat.finetune import FinetuneSettings, Finetuning, QATTrainer, finetune
 from qat.huggingface import wrap
 from qat.layers import QuantizedLayer
-from qat.quantizer import named_quantizers
+from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.calibrated import encode_tiny, make_calibrated, tiny_batches
+from tests.test_qat.wrapped import FACTS
 from tests.tiny import TINY_MODELS, tiny_bert, tiny_tokenizer
 
 Maker = Callable[[], PreTrainedModel]
@@ -33,9 +34,13 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
+def quantized_layers(model: nn.Module) -> dict[str, QuantizedLayer]:
+    layers = {name: each for name, each in model.named_modules() if isinstance(each, QuantizedLayer)}
+    return {name: each for name, each in layers.items() if isinstance(each.weight_quantizer, FakeQuantizer)}
+
+
 def quantized_weights(model: nn.Module) -> dict[str, Tensor]:
-    layers = [(name, each) for name, each in model.named_modules() if isinstance(each, QuantizedLayer)]
-    return {f"{name}.weight": layer.weight for name, layer in layers}
+    return {f"{name}.weight": layer.weight for name, layer in quantized_layers(model).items()}
 
 
 def loss_of(model: PreTrainedModel) -> float:
@@ -72,7 +77,7 @@ def test_every_quantized_weight_gets_a_gradient_and_changes(make: Maker) -> None
     for name, weight in weights.items():
         weight.register_hook(watch(name))
     train(model)
-    assert len(weights) == sum(each.spec.range_source == "weight" for _, each in named_quantizers(model))
+    assert len(weights) == FACTS[model.config.model_type].weights
     assert [name for name in weights if not largest[name] > 0] == []
     assert [name for name, weight in weights.items() if torch.equal(weight, before[name])] == []
 
@@ -83,14 +88,14 @@ def test_training_stores_the_ranges_of_the_weights_it_ends_with(make: Maker) -> 
         model = make_calibrated(make(), target=target)
         before = {name: quantizer.amax.clone() for name, quantizer in named_quantizers(model)}
         train(model)
-        layers = {name: each for name, each in model.named_modules() if isinstance(each, QuantizedLayer)}
+        layers = quantized_layers(model)
         stored = {name: each.amax for name, each in named_quantizers(model)}
         for name, layer in layers.items():
-            group, _, part = name.rpartition(".")
-            parts = ("query", "key", "value")
-            shared = target == "rtx" and part in parts
-            tied = [layers[f"{group}.{each}"] for each in parts] if shared else [layer]
-            axes = (0, 1) if target == "rtx" else 1
+            group, _, _ = name.rpartition(".")
+            parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer")]
+            shared = target == "rtx" and name in parts
+            tied = [layers[each] for each in parts if each in layers] if shared else [layer]
+            axes = tuple(i for i in range(layer.weight.dim()) if target == "rtx" or i != layer.channel_axis)
             expected = torch.stack([each.weight.detach().abs().amax(axes) for each in tied]).amax(0).reshape(-1)
             assert torch.equal(stored[f"{name}.weight_quantizer"], expected), name
             assert not torch.equal(stored[f"{name}.weight_quantizer"], before[f"{name}.weight_quantizer"]), name
@@ -123,9 +128,8 @@ def test_recomputing_activations_gives_the_same_weights(make: Maker) -> None:
             nonlocal calls
             calls += 1
 
-        for module in model.modules():
-            if isinstance(module, QuantizedLayer):
-                module.register_forward_pre_hook(count)
+        for layer in quantized_layers(model).values():
+            layer.register_forward_pre_hook(count)
         train(model, RANDOM.model_copy(update={"gradient_checkpointing": checkpointing}))
         assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         return weights_of(model), calls
@@ -172,7 +176,8 @@ def test_a_model_without_ranges_is_refused(make: Maker) -> None:
     before = weights_of(model)
     message = refuse(RangeError, lambda: train(model))
     names = [name for name, each in named_quantizers(model) if each.spec.range_source == "calibrated"]
-    assert message.startswith(f"{len(names)} quantizers have no range ({names[0]}")
+    count = FACTS[model.config.model_type].measured
+    assert message.startswith(f"{count} quantizers have no range ({names[0]}")
     assert message.endswith("): calibrate the model before training it")
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 

@@ -14,7 +14,7 @@ from qat.attention import ATTENTION
 from qat.errors import CheckpointError, RangeError, RecipeError
 from qat.huggingface import QDQConfig, mark_calibrated, quantization_config, unwrap, wrap
 from qat.layers import QuantizedLayer
-from qat.quantizer import disable_quantizers, named_quantizers, quantizers_without_range
+from qat.quantizer import FakeQuantizer, disable_quantizers, named_quantizers, quantizers_without_range
 from qat.recipe import Recipe, WeightGranularity
 from tests.test_qat.wrapped import (
     BERT_LAYER,
@@ -226,7 +226,8 @@ def parameters_of(model: TinyModel) -> dict[str, Tensor]:
 
 
 def weight_ranges_of(model: TinyModel) -> dict[str, Tensor]:
-    return {path: module.weight_amax() for path, module in model.named_modules() if isinstance(module, QuantizedLayer)}
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, QuantizedLayer)]
+    return {path: layer.weight_amax() for path, layer in layers if isinstance(layer.weight_quantizer, FakeQuantizer)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from qat.families import find_family
 from qat.split import ALIGNMENT, count_copies, split_outlier_neurons
-from tests.tiny import tiny_albert, tiny_bert
+from tests.tiny import tiny_albert, tiny_bert, tiny_convbert
 from tests.tolerances import SPLIT
 
 OUTLIER = 40.0
@@ -56,6 +56,16 @@ def test_a_split_model_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
 
 def test_a_model_without_outliers_is_left_alone() -> None:
     model = tiny_bert().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert split_outlier_neurons(model) == ()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_a_family_whose_blocks_may_be_grouped_is_left_alone(num_groups: int) -> None:
+    model = tiny_convbert(num_groups=num_groups)
+    with torch.no_grad():
+        model.get_parameter("convbert.encoder.layer.0.output.dense.weight")[0, 3, ...] = OUTLIER
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert split_outlier_neurons(model) == ()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -142,7 +142,7 @@ def test_an_unknown_family_is_named() -> None:
     with pytest.raises(CheckpointError) as caught:
         wrap(model)
     assert str(caught.value) == (
-        "model family 'distilbert' is not supported: did you mean 'albert'? known: albert, bert, squeezebert"
+        "model family 'distilbert' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert"
     )
 
 

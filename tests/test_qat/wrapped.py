@@ -21,6 +21,7 @@ FAMILIES: tuple[FamilyName, ...] = tuple(TINY_MODELS)
 
 BERT_LAYER = "bert.encoder.layer.0"
 ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+CONVBERT_LAYER = "convbert.encoder.layer.0"
 SQUEEZEBERT_LAYER = "transformer.encoder.layers.0"
 
 
@@ -32,6 +33,7 @@ class Facts:
         layer: the path of its first encoder layer.
         runs: how often that layer runs in one pass.
         weights: how many weights the tiny model's recipes quantize.
+        measured: how many activations the default recipe wants ranges for.
         attention: for each quantizer of the attention, where it sits in a layer.
         outer: the Linears outside the layers.
         whole: the classes that sharding must not cut, once wrapped.
@@ -41,6 +43,7 @@ class Facts:
     layer: str
     runs: int
     weights: int
+    measured: int
     attention: frozenset[str]
     outer: frozenset[str]
     whole: frozenset[str]
@@ -53,6 +56,7 @@ FACTS: Mapping[FamilyName, Facts] = {
         layer=BERT_LAYER,
         runs=1,
         weights=12,
+        measured=14,
         attention=frozenset(f"attention.self.{slot}" for slot in _FOUR),
         outer=frozenset({"bert.pooler.dense", "classifier"}),
         whole=frozenset({"BertEmbeddings", "QuantBertLayer"}),
@@ -62,15 +66,32 @@ FACTS: Mapping[FamilyName, Facts] = {
         layer=ALBERT_LAYER,
         runs=3,
         weights=6,
+        measured=7,
         attention=frozenset(f"attention.{slot}" for slot in _FOUR),
         outer=frozenset({"albert.pooler", "classifier", "albert.encoder.embedding_hidden_mapping_in"}),
         whole=frozenset({"QuantAlbertLayer"}),
         registry=True,
     ),
+    "convbert": Facts(
+        layer=CONVBERT_LAYER,
+        runs=1,
+        weights=18,
+        measured=18,
+        attention=frozenset(
+            {
+                *(f"attention.self.{part}.output_quantizer" for part in ("query", "key", "value")),
+                "attention.self.dropout.probs_quantizer",
+            }
+        ),
+        outer=frozenset({"convbert.embeddings_project", "classifier.dense", "classifier.out_proj"}),
+        whole=frozenset({"QuantConvBertLayer"}),
+        registry=False,
+    ),
     "squeezebert": Facts(
         layer=SQUEEZEBERT_LAYER,
         runs=1,
         weights=12,
+        measured=14,
         attention=frozenset(
             {
                 *(f"attention.matmul_qk.{side}_quantizer" for side in ("left", "right")),

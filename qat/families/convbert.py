@@ -1,0 +1,191 @@
+"""ConvBERT: self-attention beside a convolution whose kernels each token makes for itself.
+
+Upstream computes a whole attention block in one forward, so its quantizers sit in the modules that forward calls: q, k
+and v are quantized as the Linears' outputs (the query is then read twice, by the attention and by the kernel branch),
+the probabilities where dropout gets them.
+"""
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.convbert.modeling_convbert import (
+    ConvBertAttention,
+    ConvBertLayer,
+    ConvBertOutput,
+    ConvBertSelfAttention,
+    ConvBertSelfOutput,
+    GroupedLinearLayer,
+)
+
+from qat.errors import CheckpointError
+from qat.families.base import (
+    Activation,
+    Family,
+    FloatPart,
+    LayerPlan,
+    Point,
+    Reader,
+    feed_forward_input,
+    hidden_input,
+    linear_input,
+    linear_output,
+    register_family,
+)
+from qat.grouped_linear import QuantGroupedLinear
+from qat.layers import SLOTS, QuantConv1d, QuantLinear
+from qat.quantizer import Slot
+
+DEPTHWISE = "one multiply-accumulate for each value it reads: memory-bound, and INT8 costs it kernels of its own"
+SPAN = "each token has a kernel of its own: a sum of a few products, which no INT8 matrix kernel computes"
+
+
+class QuantConvBertDropout(nn.Dropout):
+    """A dropout of the layer; that of the probabilities quantizes them first, since it would lift them above 1."""
+
+    probs_quantizer: Slot
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """As the float module's."""
+        return super().forward(self.probs_quantizer(input))
+
+
+class QuantConvBertSelfAttention(ConvBertSelfAttention):
+    """The mixed attention; quantizes its input where only the projections read it."""
+
+    hidden_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As the float module's."""
+        return super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
+
+
+class QuantConvBertAttention(ConvBertAttention):
+    """The attention block; quantizes its input once for the projections, the convolution and the residual."""
+
+    hidden_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As the float module's."""
+        return super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
+
+
+class QuantConvBertSelfOutput(ConvBertSelfOutput):
+    """The first residual add, with a quantizer of its own for the residual where nothing is shared."""
+
+    residual_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """As the float module's."""
+        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
+
+
+class QuantConvBertOutput(ConvBertOutput):
+    """The second residual add, likewise."""
+
+    residual_quantizer: Slot
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """As the float module's."""
+        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
+
+
+class QuantConvBertLayer(ConvBertLayer):
+    """The layer; quantizes the FFN's input once for its first GEMM and the residual."""
+
+    ffn_quantizer: Slot
+
+    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
+        """As the float module's."""
+        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))  # type: ignore[no-untyped-call]
+
+
+def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
+    """The tensors of one ConvBertLayer.
+
+    Raises:
+        CheckpointError: an even kernel, which upstream cannot run, or a layer that attends to another model's states.
+    """
+    require_supported(model.config)
+    attention, ffn, out = f"{name}.attention", f"{name}.intermediate.dense", f"{name}.output"
+    inner, dense = f"{attention}.self", f"{attention}.output.dense"
+    separable = f"{inner}.key_conv_attn_layer"
+    pointwise, kernel = f"{separable}.pointwise", f"{inner}.conv_kernel_layer"
+    projections = tuple(f"{inner}.{part}" for part in ("query", "key", "value", "conv_out_layer"))
+    return LayerPlan(
+        activations=(
+            hidden_input(attention, inner, projections),
+            *_attention_four(inner),
+            Activation(points=(Point(pointwise, "input_quantizer", (Reader(pointwise, "input"),)),), token_axis=2),
+            linear_input(kernel),
+            linear_input(dense),
+            linear_output(dense),
+            feed_forward_input(name, ffn, out),
+            linear_input(f"{out}.dense"),
+            linear_output(f"{out}.dense"),
+        ),
+        weights=(projections, (pointwise,), (kernel,), (dense,), (ffn,), (f"{out}.dense",)),
+        float_parts=(
+            FloatPart(module=f"{separable}.depthwise", kind="depthwise convolution", reason=DEPTHWISE),
+            FloatPart(module=inner, kind="span convolution", reason=SPAN),
+        ),
+    )
+
+
+def require_supported(config: PreTrainedConfig) -> None:
+    """Passes when upstream's layer can run at all, and attends to its own tokens only.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if config.conv_kernel_size % 2 == 0:
+        raise CheckpointError(
+            f"a ConvBERT with an even kernel cannot run (conv_kernel_size is {config.conv_kernel_size} in its "
+            "config.json): its convolution gives one token too many; an odd size is expected, as 9"
+        )
+    if config.add_cross_attention:
+        raise CheckpointError(
+            "a ConvBERT with cross-attention is not supported (add_cross_attention is true in its config.json): "
+            "quantize an encoder, or a decoder without it"
+        )
+
+
+def _attention_four(inner: str) -> tuple[Activation, ...]:
+    """As ``attention_four``, at the modules that make the four tensors."""
+    readers = (Reader(inner, "attention"),)
+    measured = tuple(
+        Activation(points=(Point(f"{inner}.{part}", "output_quantizer", readers),))
+        for part in ("query", "key", "value")
+    )
+    point = Point(f"{inner}.dropout", "probs_quantizer", readers)
+    return (*measured, Activation(points=(point,), token_axis=2, range_source="constant"))
+
+
+CONVBERT = register_family(
+    Family(
+        model_type="convbert",
+        layer=ConvBertLayer,
+        layer_pattern=r"\bencoder\.layer\.\d+\b",
+        swaps={
+            nn.Linear: QuantLinear,
+            nn.Conv1d: QuantConv1d,
+            nn.Dropout: QuantConvBertDropout,
+            GroupedLinearLayer: QuantGroupedLinear,
+            ConvBertSelfAttention: QuantConvBertSelfAttention,
+            ConvBertAttention: QuantConvBertAttention,
+            ConvBertSelfOutput: QuantConvBertSelfOutput,
+            ConvBertOutput: QuantConvBertOutput,
+            ConvBertLayer: QuantConvBertLayer,
+        },
+        slots={
+            QuantGroupedLinear: SLOTS,
+            QuantConvBertDropout: ("probs_quantizer",),
+            QuantConvBertSelfAttention: ("hidden_quantizer",),
+            QuantConvBertAttention: ("hidden_quantizer",),
+            QuantConvBertSelfOutput: ("residual_quantizer",),
+            QuantConvBertOutput: ("residual_quantizer",),
+            QuantConvBertLayer: ("ffn_quantizer",),
+        },
+        plan=plan_layer,
+    )
+)
