@@ -37,3 +37,4 @@ SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than t
 SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP16")
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
 HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")
+PROJECTIONS = Tolerance(0.03, "second moments of 8,000 random projections against their expectation, 3 standard errors")
