@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calibration.candidates import Candidates, find_candidates, set_ranges
+from calibration.candidates import Candidates, Ranges, find_candidates, merge_depths, set_ranges
+from calibration.distributed import is_mine, merge_observers, raise_together
 from calibration.observers import RangeObserver
 from calibration.ranges import require_method
-from calibration.settings import CalibrationSettings
+from calibration.search import search_ranges
+from calibration.settings import BEST, CalibrationSettings
 from qat.chunking import whole_feed_forward
-from qat.errors import DataError
+from qat.errors import DataError, QDQError
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
 from qat.quantizer import disable_quantizers, named_quantizers
+
+_SEARCH_BATCH = 8
+"""Few rows a batch, of like length: padding would cost as much as they do."""
 
 Progress = Callable[[int], None]
 Batch = Mapping[str, Tensor]
@@ -66,7 +71,8 @@ def calibrate(
 
     Args:
         model: a wrapped model; it runs in float while it is watched.
-        batches: keyword arguments of ``model.forward``; ``labels`` are left out. Padding, where ``attention_mask`` is
+        batches: keyword arguments of ``model.forward``; ``labels`` are left out. Where several processes calibrate
+            together, each is given all of them and runs its share. Padding, where ``attention_mask`` is
             0, enters no range.
         settings: the method and its parameters.
         progress: called after each batch with its number, counted from 1.
@@ -81,7 +87,13 @@ def calibrate(
     quantization_config(model)
     require_method(settings.method)
     observer = observe_batches(model, batches, progress=progress)
-    candidates = find_candidates(observer.histograms, settings)
+    candidates: dict[str, Ranges] = dict(find_candidates(observer.histograms, settings))
+    if settings.chosen == BEST:
+        rows = observer.probe.choose(settings.search_rows, batch_size=_SEARCH_BATCH)
+        with evaluating(model):
+            candidates[BEST] = search_ranges(model, rows, observer.histograms, settings)
+    if settings.depths == "merged":
+        candidates = {method: merge_depths(ranges) for method, ranges in candidates.items()}
     set_ranges(model, candidates[settings.chosen])
     refresh_weight_ranges(model)
     mark_calibrated(model)
@@ -118,16 +130,29 @@ def observe_batches(
         disable_quantizers(model),
         observer.watching(model),
     ):
+        raise_together(_run_share(model, batches, observer, progress))
+    merge_observers(observer)
+    if observer.batches == 0:
+        raise DataError("no calibration batches were given: at least one is needed")
+    observer.require_data()
+    return observer
+
+
+def _run_share(
+    model: PreTrainedModel, batches: Iterable[Batch], observer: RangeObserver, progress: Progress
+) -> QDQError | None:
+    try:
         for number, batch in enumerate(batches, start=1):
+            if not is_mine(number):
+                continue
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             observer.begin(inputs, number)
             model(**inputs)
             observer.finish(number)
             progress(number)
-    if observer.batches == 0:
-        raise DataError("no calibration batches were given: at least one is needed")
-    observer.require_data()
-    return observer
+    except QDQError as error:
+        return error
+    return None
 
 
 def list_ranges(model: nn.Module) -> Iterator[RangeRow]:

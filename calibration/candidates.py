@@ -25,8 +25,8 @@ Candidates = Mapping[str, Ranges]
 
 
 def find_candidates(histograms: Mapping[str, Sequence[Histogram]], settings: CalibrationSettings) -> Candidates:
-    """The ranges of ``settings.method``, or for ``all`` those of every method."""
-    names = tuple(METHODS) if settings.method == ALL else (settings.method,)
+    """The ranges of ``settings.method``, or for ``all`` those of every method; for ``best``, which searches, none."""
+    names = [name for name in METHODS if settings.method in (name, ALL)]
     return {
         name: {path: [find_range(name, each, settings) for each in found] for path, found in histograms.items()}
         for name in names
@@ -45,6 +45,15 @@ def set_ranges(model: nn.Module, ranges: Ranges) -> None:
         raise CheckpointError(f"the stored ranges are not those of this model ('{odd}'): run qdq calibrate again")
     for name, quantizer in quantizers.items():
         quantizer.set_range(torch.tensor(list(ranges[name])))
+
+
+def merge_depths(ranges: Ranges) -> Ranges:
+    """The ranges with the widest of its depths for every depth of a quantizer.
+
+    >>> merge_depths({"layer.ffn_quantizer": [1.0, 3.0]})
+    {'layer.ffn_quantizer': [3.0, 3.0]}
+    """
+    return {name: [max(values)] * len(values) for name, values in ranges.items()}
 
 
 def format_candidates(candidates: Candidates) -> str:

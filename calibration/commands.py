@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from calibration.calibrate import Calibration
+from calibration.distributed import process_group
 from calibration.ranges import METHODS, require_method
-from calibration.settings import ALL, CalibrationSettings
+from calibration.settings import ALL, BEST, CalibrationSettings
 from calibration.stage import CalibrationStage, calibrate_checkpoint, choose_method
 from qat.artefacts import require_writable
 from qat.checkpoint import load_checkpoint, read_config
@@ -35,7 +36,8 @@ from qat.tasks import find_task
 from qat.tasks.record import TaskRecord
 
 MethodOption = Annotated[
-    str | None, typer.Option("--method", help=f"How ranges are found: {', '.join(METHODS)}, or {ALL}.")
+    str | None,
+    typer.Option("--method", help=f"How ranges are found: {BEST} (default), {', '.join(METHODS)}, or {ALL}."),
 ]
 RowsOption = Annotated[
     Path | None, typer.Option("--data", help="Rows: .jsonl, .csv, .tsv, .parquet, or a hub name; none to choose again.")
@@ -80,7 +82,7 @@ def calibrate_command(
         rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
     )
     require_writable(out)
-    with show_progress("calibrate") as advance:
+    with process_group() as leads, show_progress("calibrate") as advance:
         done = calibrate_checkpoint(
             loaded,
             encoded,
@@ -95,9 +97,9 @@ def calibrate_command(
             inputs={"checkpoint": checkpoint, "data": data},
             progress=advance,
         )
-    if len(encoded) < wanted:
-        say(f"{data} holds {len(encoded)} rows where {wanted} were asked for (calibration.samples): all were read")
-    print_ranges(out, done.calibration)
+    if not leads:
+        return
+    print_ranges(out, done.calibration, wanted)
     print_summary(
         {
             "out": str(out),
@@ -124,8 +126,10 @@ def _choose(folder: Path, method: str, out: Path, task: str | None) -> dict[str,
     return {"out": str(out), "method": method, "ranges": ranges}
 
 
-def print_ranges(out: Path, result: Calibration) -> None:
-    """What was read, and the widest ranges that came of it, as a table; tensors without variety are named."""
+def print_ranges(out: Path, result: Calibration, wanted: int) -> None:
+    """What was read, and the widest ranges that came of it, as a table; missing rows and dead tensors are named."""
+    if result.rows < wanted:
+        say(f"{wanted} rows were asked for (calibration.samples), the data holds {result.rows}: all were read")
     if result.constant:
         say(
             f"{len(result.constant)} quantizers met a single magnitude everywhere, dead or constant tensors: "

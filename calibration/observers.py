@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from calibration.histogram import Histogram
+from calibration.probe import Probe
 from qat.errors import CheckpointError, DataError, RangeError
 from qat.quantizer import FakeQuantizer, named_quantizers
 
@@ -20,6 +21,7 @@ class RangeObserver:
     Attributes:
         histograms: by the quantizer's path, then by depth.
         batches, rows, tokens: what has been seen; padding is no token.
+        probe: some of the batches.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -27,6 +29,7 @@ class RangeObserver:
             name: [Histogram() for _ in quantizer.amax] for name, quantizer in calibrated_quantizers(model)
         }
         self.batches = self.rows = self.tokens = 0
+        self.probe = Probe()
         self._real: Tensor | None = None
         self._fresh: dict[Key, None] = {}
 
@@ -55,6 +58,7 @@ class RangeObserver:
         if real == 0:
             raise DataError(f"batch {number} holds nothing but padding: remove its empty rows")
         self._fresh = {}
+        self.probe.add(inputs, number)
         self.batches, self.rows, self.tokens = self.batches + 1, self.rows + len(first), self.tokens + real
 
     def finish(self, number: int) -> None:

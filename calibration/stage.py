@@ -6,6 +6,7 @@ from pathlib import Path
 
 from calibration.calibrate import Calibration, calibrate
 from calibration.candidates import FILE, choose_candidate, format_candidates, read_candidates, set_ranges
+from calibration.distributed import rank
 from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, require_float, save_checkpoint
@@ -82,7 +83,8 @@ def calibrate_checkpoint(
     }
     kept = {FILE: format_candidates(found.candidates)} if settings.method == ALL else {}
     facts["candidates"] = sorted(found.candidates) if kept else []
-    save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=kept)
+    if rank() == 0:
+        save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=kept)
     return CalibratedCheckpoint(wrapped=wrapped, calibration=found, split=split)
 
 

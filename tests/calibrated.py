@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
+from calibration.settings import CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, save_checkpoint
 from qat.data import Rows
@@ -30,9 +31,9 @@ def tiny_batches(n: int = 16, seed: int = 0, *, batch_size: int = 8) -> list[dic
 
 
 def make_calibrated(model: PreTrainedModel, *, target: str = "rtx") -> PreTrainedModel:
-    """``model``, wrapped for ``target`` and calibrated on 16 rows."""
+    """``model``, wrapped for ``target`` and calibrated on 16 rows, by maximum."""
     wrap(model, target=target)
-    calibrate(model, tiny_batches())
+    calibrate(model, tiny_batches(), settings=CalibrationSettings(method="max"))
     return model
 
 

@@ -40,3 +40,4 @@ SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP1
 PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in another order")
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
 HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")
+PROJECTIONS = Tolerance(0.03, "second moments of 8,000 random projections against their expectation, 3 standard errors")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from calibration.histogram import Histogram
-from calibration.settings import ALL, CalibrationSettings
+from calibration.settings import ALL, BEST, CalibrationSettings
 from qat.errors import RecipeError, suggest
 
 RangeMethod = Callable[[Histogram, CalibrationSettings], float]
@@ -31,10 +31,11 @@ def find_range(name: str, histogram: Histogram, settings: CalibrationSettings) -
 
 
 def require_method(name: str) -> None:
-    """Passes for a method that exists, or ``all``.
+    """Passes for a method that exists, ``best`` or ``all``.
 
     Raises:
         RecipeError: an unknown one.
     """
-    if name != ALL and name not in METHODS:
-        raise RecipeError(f"calibration method '{name}' is unknown: {suggest(name, (*METHODS, ALL))}")
+    known = (BEST, *METHODS, ALL)
+    if name not in known:
+        raise RecipeError(f"calibration method '{name}' is unknown: {suggest(name, known)}")

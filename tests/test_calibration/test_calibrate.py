@@ -21,7 +21,8 @@ from tests.tolerances import PADDING
 
 Batches = list[dict[str, Tensor]]
 PERCENTILE = CalibrationSettings(method="percentile", percentile=99.0)
-SETTINGS = (CalibrationSettings(), PERCENTILE)
+MAX = CalibrationSettings(method="max")
+SETTINGS = (MAX, PERCENTILE)
 
 family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tiny_squeezebert}
@@ -132,7 +133,7 @@ def ranges_for(make: Callable[[], PreTrainedModel], batches: Batches, settings: 
 def test_max_ranges_are_those_of_hooks_on_the_float_model(make: Callable[[], PreTrainedModel]) -> None:
     batches = tiny_batches(24)
     expected = oracle_magnitudes(make, batches)
-    found = ranges_for(make, batches, CalibrationSettings())
+    found = ranges_for(make, batches, MAX)
     assert found.keys() == expected.keys()
     assert {name: amax.tolist() for name, amax in found.items()} == {
         name: [float(values.max()) for values in passes] for name, passes in expected.items()
@@ -196,14 +197,22 @@ def test_huge_activations_at_padding_enter_no_range(
 
 
 def test_a_shared_layer_has_one_range_a_depth() -> None:
-    for name, amax in ranges_for(tiny_albert, tiny_batches(), CalibrationSettings()).items():
+    for name, amax in ranges_for(tiny_albert, tiny_batches(), MAX).items():
         assert len(set(amax.tolist())) == 3, name
+
+
+def test_merged_depths_share_the_widest_range() -> None:
+    each = ranges_for(tiny_albert, tiny_batches(), MAX)
+    merged = ranges_for(tiny_albert, tiny_batches(), CalibrationSettings(method="max", depths="merged"))
+    assert {name: amax.tolist() for name, amax in merged.items()} == {
+        name: [float(amax.max())] * 3 for name, amax in each.items()
+    }
 
 
 def test_groups_of_layers_have_the_depths_they_run() -> None:
     model = tiny_albert(num_hidden_layers=4, num_hidden_groups=2)
     wrap(model)
-    calibrate(model, tiny_batches())
+    calibrate(model, tiny_batches(), settings=MAX)
     assert {(name.split(".")[3], len(amax)) for name, amax in ranges_of(model).items()} == {("0", 2), ("1", 2)}
 
 
@@ -212,7 +221,7 @@ def test_groups_of_layers_have_the_depths_they_run() -> None:
 def test_weights_and_probabilities_have_their_own_ranges(make: Callable[[], PreTrainedModel], target: str) -> None:
     model = make()
     wrap(model, target=target)
-    calibrate(model, tiny_batches())
+    calibrate(model, tiny_batches(), settings=MAX)
     assert {
         tuple(each.amax.tolist()) for name, each in named_quantizers(model) if name.endswith("probs_quantizer")
     } == {(1.0, 1.0, 1.0) if make is tiny_albert else (1.0,)}
@@ -251,7 +260,7 @@ def test_what_is_reported(make: Callable[[], PreTrainedModel]) -> None:
 def test_a_weight_by_channel_is_reported_by_its_largest() -> None:
     model = tiny_bert()
     wrap(model, target="tensorrt")
-    rows = {row.name: row for row in calibrate(model, tiny_batches()).ranges}
+    rows = {row.name: row for row in calibrate(model, tiny_batches(), settings=MAX).ranges}
     name = "bert.encoder.layer.0.intermediate.dense"
     weight = model.get_parameter(f"{name}.weight")
     assert rows[f"{name}.weight_quantizer"].amax == float(weight.abs().max().detach())
@@ -259,17 +268,17 @@ def test_a_weight_by_channel_is_reported_by_its_largest() -> None:
 
 def test_labels_are_not_read() -> None:
     batches = [batch | {"labels": torch.full_like(batch["labels"], 99)} for batch in tiny_batches()]
-    assert ranges_for(tiny_bert, batches, CalibrationSettings()).keys()
+    assert ranges_for(tiny_bert, batches, MAX).keys()
 
 
 def test_batches_without_a_mask_count_whole() -> None:
     model = tiny_bert()
     wrap(model)
     batch = {"labels": torch.tensor([0, 1]), "input_ids": torch.randint(5, 90, (2, 7))}
-    found = calibrate(model, [batch])
+    found = calibrate(model, [batch], settings=MAX)
     assert (found.rows, found.tokens) == (2, 14)
     masked = [batch | {"attention_mask": torch.ones(2, 7, dtype=torch.int64)}]
-    expected = ranges_for(tiny_bert, masked, CalibrationSettings())
+    expected = ranges_for(tiny_bert, masked, MAX)
     for name, amax in ranges_of(model).items():
         assert torch.equal(amax, expected[name]), name
 
@@ -277,8 +286,8 @@ def test_batches_without_a_mask_count_whole() -> None:
 def test_calibrating_again_forgets_what_was_seen() -> None:
     model = tiny_albert()
     wrap(model)
-    calibrate(model, tiny_batches(8, seed=1))
-    calibrate(model, tiny_batches(8, seed=2))
-    expected = ranges_for(tiny_albert, tiny_batches(8, seed=2), CalibrationSettings())
+    calibrate(model, tiny_batches(8, seed=1), settings=MAX)
+    calibrate(model, tiny_batches(8, seed=2), settings=MAX)
+    expected = ranges_for(tiny_albert, tiny_batches(8, seed=2), MAX)
     for name, amax in ranges_of(model).items():
         assert torch.equal(amax, expected[name]), name

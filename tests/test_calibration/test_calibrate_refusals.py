@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
+from calibration.settings import CalibrationSettings
 from qat.errors import CheckpointError, DataError, QDQError, RangeError
 from qat.huggingface import quantization_config, wrap
 from qat.quantizer import named_quantizers, quantizers_without_range
@@ -17,6 +18,7 @@ from tests.tolerances import PADDING
 
 Batches = list[dict[str, torch.Tensor]]
 
+MAX = CalibrationSettings(method="max")
 RARE = 94
 """A token that no tiny row holds."""
 
@@ -64,7 +66,7 @@ def test_one_empty_row_among_others_is_left_out() -> None:
     (batch,) = tiny_batches(8)
     batch["attention_mask"][5] = 0
     model, expected = wrapped(tiny_bert()), wrapped(tiny_bert())
-    assert calibrate(model, [batch]).tokens == int(batch["attention_mask"].sum())
+    assert calibrate(model, [batch], settings=MAX).tokens == int(batch["attention_mask"].sum())
     calibrate(expected, [{name: x[torch.arange(8) != 5] for name, x in batch.items()}])
     for (name, each), (_, other) in zip(named_quantizers(model), named_quantizers(expected), strict=True):
         torch.testing.assert_close(each.amax, other.amax, rtol=PADDING.value, atol=0, msg=name)
@@ -140,7 +142,7 @@ def test_a_calibrated_model_is_left_as_it_was(make: Callable[[], PreTrainedModel
 def test_a_model_in_training_is_watched_without_dropout() -> None:
     model = wrapped(tiny_bert())
     model.train()
-    calibrate(model, tiny_batches())
+    calibrate(model, tiny_batches(), settings=MAX)
     expected = dict(named_quantizers(make_calibrated(tiny_bert())))
     assert all(torch.equal(quantizer.amax, expected[name].amax) for name, quantizer in named_quantizers(model))
 

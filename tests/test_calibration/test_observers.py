@@ -53,7 +53,7 @@ def test_what_is_observed_has_no_gradient() -> None:
         (
             {"percentil": 99.9},
             "calibration settings: unknown key 'percentil', did you mean 'percentile'? "
-            "known: method, percentile, samples",
+            "known: depths, method, percentile, samples, search_rows",
         ),
     ],
 )
@@ -68,5 +68,6 @@ def test_an_unknown_method() -> None:
     with pytest.raises(RecipeError) as caught:
         require_method("entropie")
     assert str(caught.value) == (
-        "calibration method 'entropie' is unknown: did you mean 'entropy'? known: all, entropy, max, mse, percentile"
+        "calibration method 'entropie' is unknown: did you mean 'entropy'? "
+        "known: all, best, entropy, max, mse, percentile"
     )

@@ -159,11 +159,12 @@ SETTINGS = [
     (
         (*CALIBRATE, "--set", "calibration.sample=8"),
         "calibration settings: unknown key 'sample', did you mean 'samples'? "
-        "known: method, percentile, samples, split_outliers",
+        "known: depths, method, percentile, samples, search_rows, split_outliers",
     ),
     (
         (*CALIBRATE, "--method", "entropie"),
-        "calibration method 'entropie' is unknown: did you mean 'entropy'? known: all, entropy, max, mse, percentile",
+        "calibration method 'entropie' is unknown: did you mean 'entropy'? "
+        "known: all, best, entropy, max, mse, percentile",
     ),
     (
         ("calibrate", "{d}/float", "--out", "{d}/new", "--method", "mse"),

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from calibration.calibrate import calibrate
+from calibration.settings import CalibrationSettings
 from export.exported import trace_model
 from qat.huggingface import quantization_config, wrap
 from qat.quantizer import disable_quantizers
@@ -107,7 +108,11 @@ def make_calibrated(case: Case) -> PreTrainedModel:
     recipe = Recipe.load(case.recipe).model_copy(update={"weights": case.weights})
     wrap(model, recipe, target="rtx" if case.weights == "per_tensor" else "onnxruntime")
     inputs = PAIR if case.pair else PAIR[:2]
-    calibrate(model, [to_tensors(make_batch(8, 24, seed=seed, inputs=inputs)) for seed in range(3)])
+    calibrate(
+        model,
+        [to_tensors(make_batch(8, 24, seed=seed, inputs=inputs)) for seed in range(3)],
+        settings=CalibrationSettings(method="max"),
+    )
     quantization_config(model).task = {"name": "text-classification", "inputs": list(inputs)}
     return model
 

@@ -1,0 +1,79 @@
+"""Calibration by several processes (``torchrun``): each runs its share of the batches, all end with the same counts.
+
+Counts are whole numbers and peaks are maxima, so what comes out does not depend on how many processes there are.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+from calibration.observers import RangeObserver
+from qat.errors import QDQError
+
+
+@contextmanager
+def process_group() -> Iterator[bool]:
+    """Inside the block the processes that torchrun started know each other; the block gets whether this one leads."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield rank() == 0
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield rank() == 0
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, 0 where it is alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many take part."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_mine(number: int) -> bool:
+    """Whether batch ``number``, counted from 1, is this process's to run."""
+    return (number - 1) % processes() == rank()
+
+
+def raise_together(error: QDQError | None) -> None:
+    """Passes when no process met an error.
+
+    Raises:
+        QDQError: the error of the first process that met one, in all of them: nobody waits for somebody who left.
+    """
+    found: list[QDQError | None] = [error]
+    if processes() > 1:
+        found = [None] * processes()
+        distributed.all_gather_object(found, error)
+    for each in found:
+        if each is not None:
+            raise each
+
+
+def merge_observers(observer: RangeObserver) -> None:
+    """Makes ``observer`` what one process would have observed of all batches."""
+    if processes() == 1:
+        return
+    histograms = [histogram for each in observer.histograms.values() for histogram in each]
+    for histogram in histograms:
+        histogram.to(torch.device("cpu"))
+    counts, peaks = torch.stack([each.counts for each in histograms]), torch.stack([each.peak for each in histograms])
+    seen = torch.tensor([observer.batches, observer.rows, observer.tokens])
+    distributed.all_reduce(counts)
+    distributed.all_reduce(peaks, op=distributed.ReduceOp.MAX)
+    distributed.all_reduce(seen)
+    for histogram, own, peak in zip(histograms, counts, peaks, strict=True):
+        histogram.counts, histogram.peak = own, peak
+    observer.batches, observer.rows, observer.tokens = seen.tolist()
+    kept: list[dict[int, dict[str, torch.Tensor]]] = [{}] * processes()
+    distributed.all_gather_object(kept, observer.probe.batches)
+    for batches in kept:
+        observer.probe.merge(batches)

@@ -1,0 +1,161 @@
+"""Single encoder layers run again: what each was given, what it answered in float, and how much each answer matters.
+
+A change ``d`` of a layer's answer changes the model's output distribution by about ``d' H d / 2`` (its KL divergence),
+``H`` the Gauss-Newton matrix of the layer's answer; as in BRECQ (Li et al. 2021, arXiv 2102.05426, section 3.2) it
+takes the place of a plain squared error, here as its blocks of one token: errors of different tokens are independent
+enough. ``H = J' (diag(p) - p p') J`` is never formed: with random signs ``z`` the gradient ``g`` of
+``logits . (sqrt(p) z - p (sqrt(p) . z))`` has ``E[g g'] = H``, so ``mean((g . d)^2)`` estimates ``d' H d``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from calibration.observers import calibrated_quantizers
+from qat.families import find_family
+from qat.quantizer import disable_quantizers
+
+_PROJECTIONS = 4
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One run of one layer in the float model.
+
+    Attributes:
+        name: the layer's path.
+        depth: which of the layer's runs it is.
+        answer: its hidden states, batch first.
+        channel_axis: where ``answer`` has its channels.
+        gradients: of random projections of the model's output, each shaped like ``answer``.
+    """
+
+    name: str
+    layer: nn.Module
+    depth: int
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
+    answer: Tensor
+    channel_axis: int = 2
+    gradients: list[Tensor] = field(default_factory=list)
+
+    def measure(self) -> float:
+        """The harm of what is switched on in the layer now: twice the KL divergence to expect, summed over the rows."""
+        change = hidden_states(self.layer(*self.arguments, **self.named)) - self.answer
+        harms = [(change * gradient).sum(dim=self.channel_axis).square().sum() for gradient in self.gradients]
+        return float(torch.stack(harms).mean())
+
+
+def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[Call]:
+    """Every run of every encoder layer over those batches, in float, in evaluation mode."""
+    calls: list[Call] = []
+    generator = torch.Generator().manual_seed(0)
+    with disable_quantizers(model), _gradients_of_activations(model), torch.enable_grad():
+        for batch in batches:
+            with _recording(model) as made:
+                output = model(**batch)
+            answers = [call.answer for call in made]
+            for projection in project(output, batch.get("attention_mask"), generator):
+                found = torch.autograd.grad(projection, answers, retain_graph=True)
+                for call, gradient in zip(made, found, strict=True):
+                    call.gradients.append(gradient)
+            for call in made:
+                call.answer = call.answer.detach()
+                call.channel_axis = 2 if call.answer.shape[1] == next(iter(batch.values())).shape[-1] else 1
+            calls.extend(made)
+    return calls
+
+
+def project(output: Mapping[str, Any], mask: Tensor | None, generator: torch.Generator) -> Iterator[Tensor]:
+    """Scalars whose gradients are those of the module's docstring: of logits over their last axis, else plain signs.
+
+    Args:
+        output: the model's; fields that end with ``logits`` count, or the first tensor where there are none.
+        mask: where an output has one entry a token, padding does not count.
+        generator: of the signs.
+    """
+    logits = [x for name, x in output.items() if name.endswith("logits") and isinstance(x, Tensor)]
+    fields = logits or [next(x for x in output.values() if isinstance(x, Tensor))]
+    for _ in range(_PROJECTIONS):
+        yield torch.stack([_project_one(x, mask, generator, spread=bool(logits)) for x in fields]).sum()
+
+
+def _project_one(x: Tensor, mask: Tensor | None, generator: torch.Generator, *, spread: bool) -> Tensor:
+    signs = (torch.randint(0, 2, x.shape, generator=generator) * 2 - 1).to(x)
+    if spread and x.shape[-1] > 1:
+        shares = x.detach().softmax(dim=-1)
+        roots = shares.sqrt() * signs
+        signs = roots - shares * roots.sum(dim=-1, keepdim=True)
+    if mask is not None and x.dim() == mask.dim() + 1 and x.shape[:-1] == mask.shape:
+        signs = signs * mask[..., None]
+    return (x * signs).sum()
+
+
+def hidden_states(answer: Any) -> Tensor:
+    """The hidden states in what a layer returns: itself, or the first of a tuple or mapping."""
+    if isinstance(answer, Mapping):
+        answer = next(iter(answer.values()))
+    found: Tensor = answer if isinstance(answer, Tensor) else answer[0]
+    return found
+
+
+@contextmanager
+def _recording(model: PreTrainedModel) -> Iterator[list[Call]]:
+    """Inside the block every run of an encoder layer is noted.
+
+    The layers' ``forward`` is replaced for that time, because some models call it past ``__call__`` and its hooks.
+    """
+    calls: list[Call] = []
+
+    def record(name: str, layer: nn.Module) -> Any:
+        run = layer.forward
+        quantizers = [quantizer for _, quantizer in calibrated_quantizers(layer)]
+
+        def forward(*arguments: Any, **named: Any) -> Any:
+            answer = run(*arguments, **named)
+            depth = max((quantizer.depth for quantizer in quantizers), default=0)
+            given = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
+            kept = {key: x.detach() if isinstance(x, Tensor) else x for key, x in named.items()}
+            calls.append(
+                Call(
+                    name=name,
+                    layer=layer,
+                    depth=depth,
+                    arguments=given,
+                    named=kept,
+                    answer=hidden_states(answer),
+                )
+            )
+            return answer
+
+        return forward
+
+    layers = list(find_family(model.config.model_type).layers(model))
+    for name, layer in layers:
+        vars(layer)["forward"] = record(name, layer)
+    try:
+        yield calls
+    finally:
+        for _, layer in layers:
+            del vars(layer)["forward"]
+
+
+@contextmanager
+def _gradients_of_activations(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block gradients reach every activation and no parameter, which halves the backward pass."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(False)
+    embeddings: nn.Module = model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(lambda module, given, answer: answer.requires_grad_())
+    try:
+        yield
+    finally:
+        hook.remove()
+        for parameter, needed in before:
+            parameter.requires_grad_(needed)

@@ -1,0 +1,137 @@
+"""``best``: for every quantizer the range that harms the model's answers least, measured on a few calibration rows.
+
+The histograms say how far a range may fall; the layer that holds the quantizer is run again with one range after the
+other, its weights in float, and the change of its answer is weighed by what it
+does to the model's output (``calibration.replay``). A plain squared error is no measure here: a residual with outlier
+dimensions has most of it where the model does not look.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from calibration.candidates import find_candidates, set_ranges
+from calibration.histogram import Histogram
+from calibration.observers import calibrated_quantizers
+from calibration.ranges.percentile import read_percentile
+from calibration.replay import Call, record_calls
+from calibration.settings import ALL, CalibrationSettings
+from qat.quantizer import FakeQuantizer, disable_quantizers
+
+_LADDER = 2.0**-0.5
+_FLOOR = 99.9
+"""Ranges are tried in steps of this ratio, down to this percentile at least, and on as long as one of two helps."""
+
+_PATIENCE = 2
+_LOWEST = 2.0**-10
+
+
+def search_ranges(
+    model: PreTrainedModel,
+    batches: Sequence[Mapping[str, Tensor]],
+    histograms: Mapping[str, Sequence[Histogram]],
+    settings: CalibrationSettings,
+) -> dict[str, list[float]]:
+    """The best range of every quantizer and depth.
+
+    Args:
+        model: a wrapped model in evaluation mode; its ranges are overwritten.
+        batches: a few calibration rows.
+        histograms: of every range.
+        settings: of those methods.
+
+    Within a layer a quantizer stays on once it has its range, so that a residual and what is added to it come to be
+    clipped alike. Where one of the histogram methods harms a layer less as a whole, its ranges are taken.
+    """
+    calls: dict[tuple[str, int], list[Call]] = {}
+    for call in record_calls(model, batches):
+        calls.setdefault((call.name, call.depth), []).append(call)
+    starts = list(find_candidates(histograms, settings.model_copy(update={"method": ALL})).values())
+    set_ranges(model, starts[0])
+    active = {name for name, quantizer in calibrated_quantizers(model) if quantizer.enabled}
+    with torch.no_grad(), disable_quantizers(model):
+        for (layer, depth), made in calls.items():
+            own = {name: each for name, each in calibrated_quantizers(model) if name.startswith(f"{layer}.")}
+            turns = [
+                _Turn(quantizer=quantizer, depth=depth, histogram=histograms[name][depth], calls=made)
+                for name, quantizer in own.items()
+            ]
+            for name, turn in zip(own, turns, strict=True):
+                turn.quantizer.enabled = True
+                turn.search()
+                turn.quantizer.enabled = name in active
+            _keep_best(turns, [[start[name][depth] for name in own] for start in starts])
+            for turn in turns:
+                turn.quantizer.enabled = False
+    return {name: quantizer.amax.tolist() for name, quantizer in calibrated_quantizers(model)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Turn:
+    """One range to be found: of a quantizer at one depth, with the runs of its layer at that depth."""
+
+    quantizer: FakeQuantizer
+    depth: int
+    histogram: Histogram
+    calls: Sequence[Call]
+
+    def set_range(self, amax: float) -> None:
+        ranges = self.quantizer.amax.clone()
+        ranges[self.depth] = amax
+        self.quantizer.set_range(ranges)
+
+    def measure(self) -> float:
+        return sum(call.measure() for call in self.calls)
+
+    def search(self) -> None:
+        largest = self.histogram.largest
+        if largest == 0:
+            return
+        harms: dict[float, float] = {}
+
+        def try_range(amax: float) -> float:
+            self.set_range(amax)
+            harms[amax] = self.measure()
+            return harms[amax]
+
+        descend_ladder(try_range, largest, read_percentile(self.histogram, _FLOOR))
+        best = min(harms, key=harms.__getitem__)
+        for near in (best * _LADDER**0.5, best / _LADDER**0.5):
+            if near < largest:
+                try_range(near)
+        self.set_range(min(harms, key=harms.__getitem__))
+
+
+def _keep_best(turns: Sequence[_Turn], others: Sequence[Sequence[float]]) -> None:
+    """Leaves the layer the ranges it has, or those among ``others`` that harm it less, all its quantizers on."""
+
+    def set_all(ranges: Sequence[float]) -> None:
+        for turn, amax in zip(turns, ranges, strict=True):
+            turn.set_range(amax)
+
+    def harm(ranges: Sequence[float]) -> float:
+        set_all(ranges)
+        return turns[0].measure()
+
+    if turns:
+        set_all(min([[float(turn.quantizer.amax[turn.depth]) for turn in turns], *others], key=harm))
+
+
+def descend_ladder(harm: Callable[[float], float], largest: float, floor: float) -> None:
+    """Tries falling ranges from ``largest`` to ``floor``, and on until two in a row are no better than the best.
+
+    >>> tried = []
+    >>> descend_ladder(lambda amax: tried.append(round(amax, 2)) or abs(amax - 2.0), 8.0, 6.0)
+    >>> tried
+    [8.0, 5.66, 4.0, 2.83, 2.0, 1.41, 1.0]
+    """
+    best, waited, amax = math.inf, 0, largest
+    while amax >= largest * _LOWEST and (waited < _PATIENCE or amax >= floor):
+        found = harm(amax)
+        waited = 0 if found < best else waited + 1
+        best = min(best, found)
+        amax *= _LADDER
