@@ -90,7 +90,7 @@ def calibrate(
     candidates: dict[str, Ranges] = dict(find_candidates(observer.histograms, settings))
     if settings.chosen == BEST:
         rows = observer.probe.choose(settings.search_rows, batch_size=_SEARCH_BATCH)
-        with evaluating(model):
+        with evaluating(model), whole_feed_forward(model):
             candidates[BEST] = search_ranges(model, rows, observer.histograms, settings)
     if settings.depths == "merged":
         candidates = {method: merge_depths(ranges) for method, ranges in candidates.items()}

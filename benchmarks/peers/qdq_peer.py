@@ -13,7 +13,7 @@ from benchmarks.peers.row import FLOAT, Peer, Placement, Row
 from benchmarks.peers.worker import serve
 from calibration.calibrate import calibrate
 from calibration.ranges import METHODS
-from calibration.settings import CalibrationSettings
+from calibration.settings import BEST, CalibrationSettings
 from qat.checkpoint import load_checkpoint
 from qat.huggingface import wrap
 from qat.quantizer import named_quantizers
@@ -38,7 +38,7 @@ def _name_recipe(placement: Placement, weights: WeightGranularity, method: str) 
 
 _SETTINGS = {
     _name_recipe(placement, weights, method): (placement, weights, method)
-    for (placement, weights), method in product(_PLACEMENTS, METHODS)
+    for (placement, weights), method in product(_PLACEMENTS, (*METHODS, BEST))
 }
 
 ROWS = (

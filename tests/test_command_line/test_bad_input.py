@@ -107,7 +107,7 @@ CHECKPOINTS = [
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/gpt"),
-        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert",
+        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert",
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/calibrated"),
