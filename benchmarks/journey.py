@@ -19,6 +19,7 @@ from benchmarks.evidence import compare_latency, describe_accuracy, describe_eng
 from benchmarks.report import write_report
 from calibration.settings import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
+from export.convolutions import read_convolutions
 from export.engine import BuildSettings
 from export.exported import (
     ExportedModel,
@@ -154,6 +155,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
         "ranges": describe_ranges(calibrated.calibration.ranges),
         "coverage": [asdict(row) for row in calibrated.wrapped.rows],
+        "convolutions": read_convolutions(exported.folder),
         "split_neurons": [asdict(block) for block in calibrated.split],
         "environment": describe_environment(),
         "timings_s": clock.seconds,

@@ -22,7 +22,17 @@ HTML_NAME = "report.html"
 NOT_MEASURED = "not measured"
 
 _IDENTITY = ("family", "task", "recipe", "target", "granularity", "precision")
-_SECTIONS = ("accuracy", "latency", "engine", "size_mb", "ranges", "coverage", "environment", "timings_s")
+_SECTIONS = (
+    "accuracy",
+    "latency",
+    "engine",
+    "size_mb",
+    "ranges",
+    "coverage",
+    "convolutions",
+    "environment",
+    "timings_s",
+)
 _KNOWN = ("checkpoint", *_IDENTITY, *_SECTIONS)
 
 
@@ -32,8 +42,8 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     Args:
         folder: made where it is missing.
         report: the facts, by section: checkpoint, family, task, recipe, target, granularity, precision; accuracy,
-            latency, engine, size_mb, ranges, coverage, environment, timings_s. Any may be missing or ``None``; sections
-            of other names are listed as they are. A number that is not finite is written as ``null`` and its place
+            latency, engine, size_mb, ranges, coverage, convolutions, environment, timings_s. Any may be missing or
+            ``None``; sections of other names are listed as they are. A number that is not finite is written as ``null`` and its place
             named under ``not_finite``.
 
     Raises:
@@ -97,6 +107,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         "size": report.get("size_mb") or {},
         "ranges": sections.build_ranges(report.get("ranges") or []),
         "coverage": sections.build_coverage(report.get("coverage") or []),
+        "convolutions": sections.build_convolutions(report.get("convolutions") or []),
         "engine": sections.build_engine(report.get("engine") or {}),
         "environment": sections.flatten_facts(report["environment"]) if report.get("environment") else [],
         "timings": list(timings.items()),

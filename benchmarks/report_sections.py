@@ -172,6 +172,13 @@ def build_coverage(rows: Sequence[Row]) -> Section | None:
     }
 
 
+def build_convolutions(rows: Sequence[Row]) -> list[Section]:
+    """What each convolution became in the exported graph, joined where only a layer's number differs."""
+    return _join_layers(
+        [{"name": row.get("module"), "kind": row.get("was"), "reason": row.get("became")} for row in rows]
+    )
+
+
 def _join_layers(rows: Sequence[Row]) -> list[Section]:
     joined: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from export.convolutions import read_convolutions
 from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
 from export.exported import export
@@ -83,8 +84,15 @@ def audit_command(
     """
     found = audit(artefact, settings=read_build_settings(shapes, hardware, settings))
     show_audit(str(artefact), found)
+    convolutions = read_convolutions(artefact)
+    if convolutions:
+        print_table(
+            "convolutions",
+            ("module", "was", "became"),
+            [(each["module"], each["was"], each["became"]) for each in convolutions],
+        )
     if as_json:
-        print_json(asdict(found))
+        print_json({**asdict(found), "convolutions": convolutions})
 
 
 def lint_command(

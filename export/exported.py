@@ -1,13 +1,14 @@
 """The exported folder: a graph lowered for one target with all that is needed to run it, and its manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from export.convolutions import list_convolutions
 from export.onnx_export import trace_graph
 from export.passes.strip_quantization import StripQuantization
 from export.targets import Target, find_target
@@ -148,6 +149,7 @@ def write_exported(
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
             "bytes": path.stat().st_size,
+            "convolutions": [asdict(each) for each in list_convolutions(graph, lowered)],
         }
         source = str(model.config.name_or_path)  # empty for a model that was never on disk
         inputs = {"checkpoint": Path(source)} if source else {}
