@@ -43,8 +43,8 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
         folder: made where it is missing.
         report: the facts, by section: checkpoint, family, task, recipe, target, granularity, precision; accuracy,
             latency, engine, size_mb, ranges, coverage, convolutions, environment, timings_s. Any may be missing or
-            ``None``; sections of other names are listed as they are. A number that is not finite is written as ``null`` and its place
-            named under ``not_finite``.
+            ``None``; sections of other names are listed as they are. A number that is not finite is written as
+            ``null`` and its place named under ``not_finite``.
 
     Raises:
         OutputError: the folder cannot be written.
