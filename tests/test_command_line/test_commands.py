@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from qat.artefacts import read_manifest
+from qat.artefacts import MANIFEST, read_manifest
 from tests.contracts.source_tree import ROOT
 from tests.test_command_line.calling import Done, Workspace, call
 
@@ -169,7 +170,9 @@ def test_build_and_audit_agree(journey: Journey, tmp_path: Path) -> None:
     assert built.value["hardware"] == ["sm_89"]
     audited = call("audit", tmp_path / "small.engine", "--json")
     assert audited.code == 0
-    assert audited.value == {name: built.value[name] for name in audited.value}
+    facts = audited.value
+    assert facts.pop("convolutions") == []
+    assert facts == {name: built.value[name] for name in facts}
     assert audited.value["float_gemms"] == 0
     assert "not planned: no DequantizeLinear feeds it" in audited.out
 
@@ -178,6 +181,15 @@ def test_audit_of_a_folder_for_onnxruntime_reads_its_optimized_graph(chain: Chai
     done = call("audit", chain[0] / "onnx", "--json")
     assert (done.code, done.err) == (0, "")
     assert (done.value["int8_gemms"], done.value["float_gemms"]) == (2 * 8, 0)
+
+
+def test_audit_tells_what_became_of_convolutions(chain: Chain, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(chain[0] / "onnx", tmp_path / "onnx"))
+    rows = [{"module": "layer.0.query", "was": "convolution, kernel 1, 4 groups", "became": "MatMul"}]
+    (folder / MANIFEST).write_text(json.dumps({**read_manifest(folder), "convolutions": rows}))
+    done = call("audit", folder, "--json")
+    assert done.value["convolutions"] == rows
+    assert "convolution, kernel 1, 4 groups" in done.out.partition("convolutions\n")[2]
 
 
 def test_lint_finds_no_error_in_what_export_wrote(journey: Journey, chain: Chain) -> None:
