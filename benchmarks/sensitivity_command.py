@@ -1,5 +1,6 @@
 """``qdq sensitivity``: which quantizers harm a checkpoint, and the fewest to leave out for a given accuracy."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 from benchmarks.sensitivity import PlannedBytes, describe_sensitivity, draw_harm
 from calibration.sensitivity import FloatChoice, SensitivityReport, choose_float_groups, measure_sensitivity
 from qat.artefacts import atomic_file
-from qat.commands import load_quantized
+from qat.commands import encode_rows, load_quantized
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
 from qat.errors import DataError
@@ -38,8 +39,9 @@ def sensitivity_command(
     if allowed is None and recipe_out is not None:
         raise DataError("--recipe-out needs to know how much may be lost: add --max-drop 0.5%")
     loaded, found, record = load_quantized(checkpoint, task)
-    rows = found.load(data, columns=record.columns if columns is None else parse_columns(columns), limit=limit)
-    encoded = found.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=record.max_length)
+    if columns is not None:
+        record = replace(record, columns=parse_columns(columns))
+    encoded = encode_rows(loaded, found, record, data, limit)
 
     def score(model: PreTrainedModel) -> Accuracy:
         return score_rows(infer_with(model), encoded, found, pad_token_id=int(loaded.tokenizer.pad_token_id or 0))

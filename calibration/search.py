@@ -1,9 +1,9 @@
 """``best``: for every quantizer the range that harms the model's answers least, measured on a few calibration rows.
 
 The histograms say how far a range may fall; the layer that holds the quantizer is run again with one range after the
-other, its weights in float, and the change of its answer is weighed by what it
-does to the model's output (``calibration.replay``). A plain squared error is no measure here: a residual with outlier
-dimensions has most of it where the model does not look.
+other, its weights in float, and the change of its answer is weighed by what it does to the model's output
+(``calibration.replay``). A plain squared error is no measure here: a residual with outlier dimensions has most of it
+where the model does not look.
 """
 
 import math

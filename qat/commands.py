@@ -59,8 +59,8 @@ def finetune_command(
         record = replace(record, columns=parse_columns(columns))
     if max_length is not None:
         record = replace(record, max_length=max_length)
-    encoded = _encode(loaded, found, record, data, limit)
-    held = None if evaluation is None else _encode(loaded, found, record, evaluation, limit)
+    encoded = encode_rows(loaded, found, record, data, limit)
+    held = None if evaluation is None else encode_rows(loaded, found, record, evaluation, limit)
     require_writable(out)
     with show_progress("fine-tune") as advance:
         done = finetune(
@@ -91,7 +91,12 @@ def finetune_command(
         print_json({"out": str(out), "steps": done.steps, **figures})
 
 
-def _encode(checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None) -> Encoded:
+def encode_rows(checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None) -> Encoded:
+    """The labelled rows of a file, read and encoded as the record says.
+
+    Raises:
+        DataError: rows the task cannot use.
+    """
     return task.encode(
         task.load(path, columns=record.columns, limit=limit),
         tokenizer=checkpoint.tokenizer,
