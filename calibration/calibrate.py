@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from transformers import PreTrainedModel
 
 from calibration.candidates import Candidates, Ranges, find_candidates, merge_depths, set_ranges
 from calibration.distributed import is_mine, merge_observers, raise_together
+from calibration.equalize import Equalization, equalize_stream
 from calibration.observers import RangeObserver
+from calibration.probe import Probe
 from calibration.ranges import require_method
 from calibration.search import search_ranges
 from calibration.settings import BEST, CalibrationSettings
@@ -22,6 +25,10 @@ from qat.quantizer import disable_quantizers, named_quantizers
 
 _SEARCH_BATCH = 8
 """Few rows a batch, of like length: padding would cost as much as they do."""
+
+_FIRST = 64
+_EQUALIZE_ROWS = 64
+"""Equalization looks at this many rows of so many first batches."""
 
 Progress = Callable[[int], None]
 Batch = Mapping[str, Tensor]
@@ -44,6 +51,7 @@ class Calibration:
     Attributes:
         constant: the quantizers that met a single magnitude everywhere, zero for instance.
         candidates: the ranges of every method that was asked for.
+        equalization: what was done to the residual stream; None where it was not asked for.
     """
 
     settings: CalibrationSettings
@@ -53,6 +61,7 @@ class Calibration:
     ranges: tuple[RangeRow, ...]
     constant: tuple[str, ...]
     candidates: Candidates
+    equalization: Equalization | None = None
 
     @property
     def found(self) -> tuple[RangeRow, ...]:
@@ -86,6 +95,7 @@ def calibrate(
     settings = settings or CalibrationSettings()
     quantization_config(model)
     require_method(settings.method)
+    equalization, batches = _equalize_first(model, batches) if settings.equalize else (None, batches)
     observer = observe_batches(model, batches, progress=progress)
     candidates: dict[str, Ranges] = dict(find_candidates(observer.histograms, settings))
     if settings.chosen == BEST:
@@ -109,7 +119,26 @@ def calibrate(
             if any(len(histogram.points()[0]) == 1 for histogram in found)
         ),
         candidates=candidates,
+        equalization=equalization,
     )
+
+
+def _equalize_first(model: PreTrainedModel, batches: Iterable[Batch]) -> tuple[Equalization | None, Iterable[Batch]]:
+    """What some rows of the first batches say of the residual stream, and all batches again."""
+    iterator = iter(batches)
+    first = list(islice(iterator, _FIRST))
+    probe = Probe()
+    for number, batch in enumerate(first, start=1):
+        probe.add(drop_labels(batch), number)
+    rows = probe.choose(_EQUALIZE_ROWS, batch_size=_SEARCH_BATCH)
+    with evaluating(model), whole_feed_forward(model):
+        done = equalize_stream(model, rows) if rows else None
+    return done, chain(first, iterator)
+
+
+def drop_labels(batch: Batch) -> Batch:
+    """What the model is given of a batch."""
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def observe_batches(
@@ -145,7 +174,7 @@ def _run_share(
         for number, batch in enumerate(batches, start=1):
             if not is_mine(number):
                 continue
-            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            inputs = drop_labels(batch)
             observer.begin(inputs, number)
             model(**inputs)
             observer.finish(number)

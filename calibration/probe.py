@@ -33,6 +33,8 @@ class Probe:
     def choose(self, rows: int, *, batch_size: int) -> list[Row]:
         """``rows`` of the kept rows, evenly spread, in padded batches of like length."""
         kept = [row for number in sorted(self.batches) for row in split_rows(self.batches[number])]
+        if not kept:
+            return []
         places = torch.linspace(0, len(kept) - 1, min(rows, len(kept))).round().long().tolist()
         chosen = sorted((kept[place] for place in places), key=lambda row: row["attention_mask"].shape[-1])
         return [join_rows(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]

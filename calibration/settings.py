@@ -21,6 +21,8 @@ class CalibrationSettings(BaseModel):
         search_rows: how many of them ``best`` runs its search on.
         depths: ``each`` pass over a shared layer has its own range, or all of them the widest (``merged``), as tools do
             that know one range a module.
+        equalize: whether outlier channels of the residual stream get units of their own first, where that helps
+            (``calibration.equalize``).
         split_outliers: whether ``qdq calibrate`` and ``qdq run`` split outlier neurons before they wrap a model with
             per-tensor weights (``qat.split``).
     """
@@ -32,6 +34,7 @@ class CalibrationSettings(BaseModel):
     samples: int = Field(default=512, ge=1)
     search_rows: int = Field(default=32, ge=1)
     depths: Literal["each", "merged"] = "each"
+    equalize: bool = True
     split_outliers: bool = True
 
     @property

@@ -6,6 +6,7 @@ from torch import Tensor, matmul, nn
 from transformers.models.convbert.modeling_convbert import GroupedLinearLayer
 
 from qat.layers import QuantizedLayer
+from qat.residual_stream import scale_inputs, scale_outputs
 
 
 class QuantGroupedLinear(QuantizedLayer, GroupedLinearLayer):
@@ -25,3 +26,14 @@ class QuantGroupedLinear(QuantizedLayer, GroupedLinearLayer):
         groups = x.reshape(-1, self.num_groups, self.group_in_dim).transpose(0, 1)
         y = matmul(groups, self.quantized_weight()).transpose(0, 1)
         return cast(Tensor, self.output_quantizer(y.reshape(*x.shape[:-1], self.output_size) + self.bias))
+
+
+@scale_outputs.register
+def _(layer: GroupedLinearLayer, factor: Tensor) -> None:
+    layer.weight.mul_(factor.view(layer.num_groups, 1, layer.group_out_dim))
+    layer.bias.mul_(factor)
+
+
+@scale_inputs.register
+def _(layer: GroupedLinearLayer, factor: Tensor) -> None:
+    layer.weight.mul_(factor.view(layer.num_groups, layer.group_in_dim, 1))

@@ -14,6 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from qat.errors import CheckpointError, suggest
 from qat.quantizer import named_quantizers, quantizers_without_range
 from qat.recipe import Recipe
+from qat.residual_stream import Gain, reset_gain
 from qat.wrap import WrapReport, convert_model, restore_model
 
 QUANT_METHOD = "qdq"
@@ -93,8 +94,8 @@ class QDQHfQuantizer(HfQuantizer):
         self.float_attention = model.config._attn_implementation
         cast(Any, model).quantization_report = convert_model(model, self.quantization_config.recipe)
         keep_ranges_in_fp32(model)
-        if self.quantization_config.state == "uncalibrated":
-            model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or ()), r"\.amax$"]
+        absent = [r"\.gain$", *([r"\.amax$"] if self.quantization_config.state == "uncalibrated" else [])]
+        model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or ()), *absent]
         return model
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
@@ -103,6 +104,9 @@ class QDQHfQuantizer(HfQuantizer):
             if not getattr(quantizer.amax, "_is_hf_initialized", False):
                 quantizer.clear_range()
             quantizer.refresh_state()
+        for module in model.modules():
+            if isinstance(module, Gain) and not getattr(module.gain, "_is_hf_initialized", False):
+                reset_gain(module, len(module.gain))
         return model
 
     def is_serializable(self) -> bool:

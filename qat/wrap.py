@@ -15,6 +15,7 @@ from qat.layers import QuantizedLayer
 from qat.placement import Decision, RuleBook, choose_points
 from qat.quantizer import FakeQuantizer, Unquantized
 from qat.recipe import Recipe
+from qat.residual_stream import Gain, reset_gain, restore_stream
 from qat.spec import Granularity, PerChannel, PerTensor, QuantSpec
 
 OUTSIDE = "outside the encoder's layers"
@@ -85,12 +86,15 @@ def restore_model(model: PreTrainedModel, implementation: str) -> None:
     family = find_family(model.config.model_type)
     float_class = {quant: plain for plain, quant in {**family.swaps, **family.outer_swaps}.items()}
     slots = family.all_slots()
+    restore_stream(model, family.stream_tensors(model))
     for module in list(model.modules()):
         if type(module) in float_class:
             for slot in slots.get(type(module), ()):
                 delattr(module, slot)
             if isinstance(module, QuantizedLayer):
                 del module.partners
+            if isinstance(module, Gain):
+                del module.gain
             module.__class__ = float_class[type(module)]
     _set_attention(model, implementation)
     _restore_training_flags(model, family)
@@ -118,6 +122,9 @@ def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], f
             module.partners = ()
     for module in outside:
         module.__class__ = family.outer_swaps[type(module)]
+    for module in (*inside, *outside):
+        if isinstance(module, Gain):
+            reset_gain(module, model.config.hidden_size)
 
 
 def _fill_slot(model: PreTrainedModel, owner: str, slot: str, spec: QuantSpec, ranges: int) -> None:

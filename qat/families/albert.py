@@ -1,6 +1,7 @@
 """ALBERT: one layer run many times; its weights are shared, its activation ranges are one a depth."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from qat.families.base import (
 )
 from qat.layers import QuantLinear
 from qat.quantizer import FakeQuantizer, Slot
+from qat.residual_stream import Gain, StreamNorm, StreamTensor
 
 
 class QuantAlbertAttention(QuantAttention, AlbertAttention):
@@ -52,15 +54,18 @@ class QuantAlbertLayer(GradientCheckpointingLayer, AlbertLayer):
         return super().forward(hidden_states, *args, **kwargs)
 
 
-class QuantAlbertTransformer(AlbertTransformer):
-    """The loop over depths; upstream's hands no depth down, so this one replaces it."""
+class QuantAlbertTransformer(Gain, AlbertTransformer):
+    """The loop over depths; upstream's hands no depth down, so this one replaces it.
+
+    What goes round the loop has one set of units, which its gain turns back at the end.
+    """
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
         """As the float module's, each group told how often it has run before."""
         hidden_states = self.embedding_hidden_mapping_in(hidden_states)
         for group, depth in group_schedule(self.config.num_hidden_layers, self.config.num_hidden_groups):
             hidden_states = self.albert_layer_groups[group](hidden_states, attention_mask, depth=depth, **kwargs)
-        return BaseModelOutput(last_hidden_state=hidden_states)
+        return BaseModelOutput(last_hidden_state=self.apply_gain(hidden_states))
 
 
 def depth_quantizers(layer: nn.Module) -> Iterable[FakeQuantizer]:
@@ -86,7 +91,7 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
     group = int(name.split(".albert_layers.")[0].rsplit(".", 1)[1])
     depths = sum(1 for each, _ in schedule if each == group)
     attention, ffn, ffn_output = f"{name}.attention", f"{name}.ffn", f"{name}.ffn_output"
-    qkv = tuple(f"{attention}.{part}" for part in ("query", "key", "value"))
+    qkv = _projections(name)
     projections = tuple(Reader(path, "input") for path in qkv)
     hidden = Activation(
         points=(
@@ -116,12 +121,56 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
     )
 
 
+def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
+    """The tensor that goes round the loop, and those inside the groups' layers."""
+    groups: dict[str, list[str]] = {}
+    for name in layers:
+        groups.setdefault(name.rsplit(".albert_layers.", 1)[0], []).append(name)
+    encoder = layers[0].rsplit(".albert_layer_groups.", 1)[0]
+    firsts, lasts = zip(*((inner[0], inner[-1]) for inner in groups.values()), strict=True)
+    loop = StreamTensor(
+        writers=(f"{encoder}.embedding_hidden_mapping_in", *(f"{name}.full_layer_layer_norm" for name in lasts)),
+        readers=tuple(path for name in firsts for path in _projections(name)),
+        addends=tuple(f"{name}.attention.dense" for name in firsts),
+        gains=(*(f"{name}.attention.LayerNorm" for name in firsts), encoder),
+    )
+    between = (
+        StreamTensor(
+            writers=(f"{before}.full_layer_layer_norm",),
+            readers=_projections(name),
+            addends=(f"{name}.attention.dense",),
+            gains=(f"{name}.attention.LayerNorm",),
+        )
+        for inner in groups.values()
+        for before, name in pairwise(inner)
+    )
+    halves = (
+        StreamTensor(
+            writers=(f"{name}.attention.LayerNorm",),
+            readers=(f"{name}.ffn",),
+            addends=(f"{name}.ffn_output",),
+            gains=(f"{name}.full_layer_layer_norm",),
+        )
+        for name in layers
+    )
+    return (loop, *between, *halves)
+
+
+def _projections(layer: str) -> tuple[str, ...]:
+    return tuple(f"{layer}.attention.{part}" for part in ("query", "key", "value"))
+
+
 ALBERT = register_family(
     Family(
         model_type="albert",
         layer=AlbertLayer,
         layer_pattern=r"\balbert_layer_groups\.\d+\.albert_layers\.\d+\b",
-        swaps={nn.Linear: QuantLinear, AlbertAttention: QuantAlbertAttention, AlbertLayer: QuantAlbertLayer},
+        swaps={
+            nn.Linear: QuantLinear,
+            nn.LayerNorm: StreamNorm,
+            AlbertAttention: QuantAlbertAttention,
+            AlbertLayer: QuantAlbertLayer,
+        },
         outer_swaps={AlbertTransformer: QuantAlbertTransformer},
         slots={
             QuantAlbertAttention: (
@@ -134,6 +183,7 @@ ALBERT = register_family(
             ),
         },
         plan=plan_layer,
+        stream=plan_stream,
         feed_forward=lambda name: (f"{name}.ffn", f"{name}.ffn_output"),
     )
 )

@@ -1,7 +1,7 @@
 """What a family tells the wrapper: its classes, and which tensor of a layer is read by whom."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from qat.errors import CheckpointError, suggest
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
 from qat.recipe import Role
+from qat.residual_stream import StreamTensor
 from qat.spec import RangeSource
 
 
@@ -87,6 +88,8 @@ class Family:
         plan: the plan of one layer, from its path, itself and its model.
         feed_forward: the paths of a layer's two feed-forward Linears, from the layer's path; None where they need not
             be Linears.
+        stream: the tensors of the residual stream that can have units of their own, from the layers' paths and their
+            model; the last layer's output is none of them.
     """
 
     model_type: str
@@ -95,6 +98,7 @@ class Family:
     swaps: Mapping[type[nn.Module], type[nn.Module]]
     slots: Mapping[type[nn.Module], tuple[str, ...]]
     plan: Callable[[str, nn.Module, PreTrainedModel], LayerPlan]
+    stream: Callable[[Sequence[str], PreTrainedModel], tuple[StreamTensor, ...]]
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
 
@@ -103,6 +107,11 @@ class Family:
         for name, module in model.named_modules():
             if isinstance(module, self.layer):
                 yield name, module
+
+    def stream_tensors(self, model: PreTrainedModel) -> tuple[StreamTensor, ...]:
+        """The tensors of a model's residual stream, in order."""
+        names = [name for name, _ in self.layers(model)]
+        return self.stream(names, model) if names else ()
 
     def all_slots(self) -> dict[type[nn.Module], tuple[str, ...]]:
         """The slots of the family's classes and of the layers every family uses."""
@@ -189,3 +198,21 @@ def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:
         points=(Point(module, "probs_quantizer", readers),), depths=depths, token_axis=2, range_source="constant"
     )
     return (*measured, probs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Half a layer, as the residual stream sees it: who reads its input, what is added to it, and the norm behind."""
+
+    readers: tuple[str, ...]
+    addend: str
+    norm: str
+
+
+def chain_stream(first: str, blocks: Sequence[Block]) -> tuple[StreamTensor, ...]:
+    """The stream through blocks that run one after the other, ``first`` writing what the first of them reads."""
+    writers = [first, *(block.norm for block in blocks[:-1])]
+    return tuple(
+        StreamTensor(writers=(writer,), readers=block.readers, addends=(block.addend,), gains=(block.norm,))
+        for writer, block in zip(writers, blocks, strict=True)
+    )

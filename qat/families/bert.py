@@ -1,5 +1,6 @@
 """BERT: what QDQBERT was, on transformers' own modules."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from transformers.models.bert.modeling_bert import (
 from qat.attention import QuantAttention, require_quantized_attention
 from qat.errors import CheckpointError
 from qat.families.base import (
+    Block,
     Family,
     LayerPlan,
     attention_four,
+    chain_stream,
     feed_forward_input,
     hidden_input,
     linear_input,
@@ -26,6 +29,7 @@ from qat.families.base import (
 )
 from qat.layers import QuantLinear
 from qat.quantizer import Slot
+from qat.residual_stream import StreamNorm, StreamTensor
 
 
 class QuantBertSelfAttention(QuantAttention, BertSelfAttention):
@@ -112,6 +116,24 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
     )
 
 
+def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
+    """The stream from the embeddings to the last layer's second normalization."""
+    blocks = []
+    for name in layers:
+        attention = f"{name}.attention"
+        qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
+        after = f"{attention}.output"
+        blocks += [
+            Block(readers=qkv, addend=f"{after}.dense", norm=f"{after}.LayerNorm"),
+            Block(
+                readers=(f"{name}.intermediate.dense",),
+                addend=f"{name}.output.dense",
+                norm=f"{name}.output.LayerNorm",
+            ),
+        ]
+    return chain_stream(f"{layers[0].rsplit('encoder.', 1)[0]}embeddings.LayerNorm", blocks)
+
+
 BERT = register_family(
     Family(
         model_type="bert",
@@ -119,6 +141,7 @@ BERT = register_family(
         layer_pattern=r"\bencoder\.layer\.\d+\b",
         swaps={
             nn.Linear: QuantLinear,
+            nn.LayerNorm: StreamNorm,
             BertSelfAttention: QuantBertSelfAttention,
             BertAttention: QuantBertAttention,
             BertSelfOutput: QuantBertSelfOutput,
@@ -139,6 +162,7 @@ BERT = register_family(
             QuantBertLayer: ("ffn_quantizer",),
         },
         plan=plan_layer,
+        stream=plan_stream,
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
     )
 )

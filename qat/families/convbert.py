@@ -5,6 +5,7 @@ and v are quantized as the Linears' outputs (the query is then read twice, by th
 the probabilities where dropout gets them.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -21,11 +22,13 @@ from transformers.models.convbert.modeling_convbert import (
 from qat.errors import CheckpointError
 from qat.families.base import (
     Activation,
+    Block,
     Family,
     FloatPart,
     LayerPlan,
     Point,
     Reader,
+    chain_stream,
     feed_forward_input,
     hidden_input,
     linear_input,
@@ -35,6 +38,7 @@ from qat.families.base import (
 from qat.grouped_linear import QuantGroupedLinear
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
 from qat.quantizer import Slot
+from qat.residual_stream import StreamNorm, StreamTensor
 
 DEPTHWISE = "one multiply-accumulate for each value it reads: memory-bound, and INT8 costs it kernels of its own"
 SPAN = "each token has a kernel of its own: a sum of a few products, which no INT8 matrix kernel computes"
@@ -132,6 +136,29 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
     )
 
 
+def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
+    """The stream from the embeddings, or their projection, to the last layer's second normalization."""
+    blocks = []
+    for name in layers:
+        inner, after = f"{name}.attention.self", f"{name}.attention.output"
+        linears = tuple(f"{inner}.{part}" for part in ("query", "key", "value", "conv_out_layer"))
+        blocks += [
+            Block(
+                readers=(*linears, f"{inner}.key_conv_attn_layer.depthwise"),
+                addend=f"{after}.dense",
+                norm=f"{after}.LayerNorm",
+            ),
+            Block(
+                readers=(f"{name}.intermediate.dense",),
+                addend=f"{name}.output.dense",
+                norm=f"{name}.output.LayerNorm",
+            ),
+        ]
+    root = layers[0].rsplit("encoder.", 1)[0]
+    projected = model.config.embedding_size != model.config.hidden_size
+    return chain_stream(f"{root}embeddings_project" if projected else f"{root}embeddings.LayerNorm", blocks)
+
+
 def require_supported(config: PreTrainedConfig) -> None:
     """Passes when upstream's layer can run at all, and attends to its own tokens only.
 
@@ -168,6 +195,7 @@ CONVBERT = register_family(
         layer_pattern=r"\bencoder\.layer\.\d+\b",
         swaps={
             nn.Linear: QuantLinear,
+            nn.LayerNorm: StreamNorm,
             nn.Conv1d: QuantConv1d,
             nn.Dropout: QuantConvBertDropout,
             GroupedLinearLayer: QuantGroupedLinear,
@@ -187,5 +215,6 @@ CONVBERT = register_family(
             QuantConvBertLayer: ("ffn_quantizer",),
         },
         plan=plan_layer,
+        stream=plan_stream,
     )
 )

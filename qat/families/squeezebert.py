@@ -1,6 +1,6 @@
 """SqueezeBERT: 1x1 convolutions, most of them grouped, over ``(batch, channels, tokens)``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -8,22 +8,26 @@ from transformers import PreTrainedModel
 from transformers.models.squeezebert.modeling_squeezebert import (
     ConvDropoutLayerNorm,
     MatMulWrapper,
+    SqueezeBertLayerNorm,
     SqueezeBertModule,
     SqueezeBertSelfAttention,
 )
 
 from qat.families.base import (
     Activation,
+    Block,
     Family,
     LayerPlan,
     Point,
     Reader,
+    chain_stream,
     linear_input,
     linear_output,
     register_family,
 )
 from qat.layers import QuantConv1d
 from qat.quantizer import Slot
+from qat.residual_stream import Gain, StreamTensor, channel_axis
 
 _TOKENS = 2
 """Where tokens lie in ``(batch, channels, tokens)``."""
@@ -58,6 +62,19 @@ class QuantSqueezeBertSelfAttention(SqueezeBertSelfAttention):
     def forward(self, hidden_states: Tensor, *args: Any) -> dict[str, Tensor]:
         """As the float module's."""
         return cast("dict[str, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args))  # type: ignore[no-untyped-call]
+
+
+class SqueezeBertStreamNorm(Gain, SqueezeBertLayerNorm):
+    """The family's LayerNorm over ``(batch, channels, tokens)``, of a sum in the stream's units."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the float module's, of the sum turned back."""
+        return cast(Tensor, super().forward(self.apply_gain(x, axis=1)))  # type: ignore[no-untyped-call]
+
+
+@channel_axis.register
+def _(layer: SqueezeBertLayerNorm) -> int:
+    return 1
 
 
 class QuantConvDropoutLayerNorm(ConvDropoutLayerNorm):
@@ -166,6 +183,19 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
     )
 
 
+def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
+    """The stream from the embeddings to the last layer's second normalization."""
+    blocks = []
+    for name in layers:
+        qkv = tuple(f"{name}.attention.{part}" for part in ("query", "key", "value"))
+        post, out = f"{name}.post_attention", f"{name}.output"
+        blocks += [
+            Block(readers=qkv, addend=f"{post}.conv1d", norm=f"{post}.layernorm"),
+            Block(readers=(f"{name}.intermediate.conv1d",), addend=f"{out}.conv1d", norm=f"{out}.layernorm"),
+        ]
+    return chain_stream(f"{layers[0].rsplit('encoder.', 1)[0]}embeddings.LayerNorm", blocks)
+
+
 SQUEEZEBERT = register_family(
     Family(
         model_type="squeezebert",
@@ -174,6 +204,7 @@ SQUEEZEBERT = register_family(
         swaps={
             nn.Conv1d: QuantConv1d,
             nn.Softmax: QuantSoftmax,
+            SqueezeBertLayerNorm: SqueezeBertStreamNorm,
             MatMulWrapper: QuantMatMul,
             SqueezeBertSelfAttention: QuantSqueezeBertSelfAttention,
             ConvDropoutLayerNorm: QuantConvDropoutLayerNorm,
@@ -187,5 +218,6 @@ SQUEEZEBERT = register_family(
             QuantSqueezeBertModule: ("hidden_quantizer",),
         },
         plan=plan_layer,
+        stream=plan_stream,
     )
 )

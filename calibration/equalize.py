@@ -1,0 +1,188 @@
+"""Equalization of the residual stream: its outlier channels in larger units, as far as that helps the quantized model.
+
+How far is measured, not assumed: outlier channels that become small make the weights that read them large, so a few
+limits are tried on a few rows, and the gentlest that moves the model's answers clearly less stays. The rewriting is
+exact (``qat.residual_stream``).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from calibration.candidates import find_candidates, set_ranges
+from calibration.observers import RangeObserver, find_real, real_tokens
+from calibration.settings import CalibrationSettings
+from qat.families import find_family
+from qat.quantizer import disable_quantizers
+from qat.residual_stream import StreamTensor, channel_axis, nearest_power, rescale_stream
+
+_LIMITS = (16.0, 8.0, 4.0, 2.0)
+"""How many times the median channel the largest may be."""
+
+_WORTHWHILE = 0.8
+"""The share to which a stronger rewriting must lower the harm: a few rows know no finer differences."""
+
+_TINY = torch.finfo(torch.float32).tiny
+
+Batch = Mapping[str, Tensor]
+Peaks = Mapping[str, Tensor]
+"""By a module's path, the largest magnitude of each channel of its output."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Equalization:
+    """What was done to the residual stream.
+
+    Attributes:
+        limit: how many times the median channel the largest may now be; infinite where nothing was done.
+        addends: whether what is added to the stream was held to it too.
+        channels: how many channels of how many tensors changed units, summed.
+        largest: the largest factor.
+        before: the harm on the probe rows without it, in nats a row for logits.
+        after: the harm with it.
+    """
+
+    limit: float
+    addends: bool
+    channels: int
+    largest: float
+    before: float
+    after: float
+
+
+def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equalization:
+    """What was done to ``model``, in place; in float it computes the same bits as before.
+
+    Args:
+        model: a wrapped model in evaluation mode; its ranges are overwritten.
+        batches: a few calibration rows; nothing is done where they make activations that are not finite.
+    """
+    tensors = find_family(model.config.model_type).stream_tensors(model)
+    with torch.no_grad():
+        with disable_quantizers(model):
+            peaks = measure_peaks(model, tensors, batches)
+            reference = [model(**batch) for batch in batches]
+        if not all(bool(peak.isfinite().all()) for peak in peaks.values()):
+            return Equalization(limit=math.inf, addends=False, channels=0, largest=1.0, before=math.nan, after=math.nan)
+        best: tuple[bool, float] = (False, math.inf)
+        chosen = tried = [find_factor(tensor, peaks, *best) for tensor in tensors]
+        before = least = _measure_harm(model, batches, reference)
+        for addends, limit in product((False, True), _LIMITS):
+            factors = [find_factor(tensor, peaks, addends, limit) for tensor in tensors]
+            if all(map(torch.equal, factors, tried)):
+                continue
+            tried = factors
+            with _rescaled(model, tensors, factors):
+                harm = _measure_harm(model, batches, reference)
+            if harm < _WORTHWHILE * least:
+                best, chosen, least = (addends, limit), factors, harm
+        _rescale_all(model, tensors, chosen)
+    return Equalization(
+        addends=best[0],
+        limit=best[1],
+        channels=sum(int((factor > 1).sum()) for factor in chosen),
+        largest=max(float(factor.max()) for factor in chosen),
+        before=before,
+        after=least,
+    )
+
+
+def find_factor(tensor: StreamTensor, peaks: Peaks, addends: bool, limit: float) -> Tensor:  # noqa: FBT001
+    """What one tensor's channels are divided by so that none is more than ``limit`` times the median one.
+
+    Args:
+        tensor: of the stream.
+        peaks: of its writers and addends.
+        addends: whether to hold what is added to it to the same limit.
+        limit: powers of two keep it within a factor of the square root of two.
+
+    >>> tensor = StreamTensor(writers=("norm",), readers=(), addends=("dense",), gains=())
+    >>> peaks = {"norm": torch.tensor([2.0, 2.0, 64.0]), "dense": torch.tensor([0.5, 4.0, 0.5])}
+    >>> find_factor(tensor, peaks, False, 4.0), find_factor(tensor, peaks, True, 4.0)
+    (tensor([1., 1., 8.]), tensor([1., 2., 8.]))
+    """
+    excess = torch.ones_like(peaks[tensor.writers[0]])
+    for path in (*tensor.writers, *(tensor.addends if addends else ())):
+        excess = torch.maximum(excess, peaks[path] / peaks[path].median().clamp(min=_TINY))
+    return nearest_power((excess / limit).clamp(min=1))
+
+
+def measure_peaks(model: nn.Module, tensors: Sequence[StreamTensor], batches: Sequence[Batch]) -> Peaks:
+    """The largest magnitude of each channel of what every writer and addend puts out, real tokens only."""
+    peaks: dict[str, Tensor] = {}
+    real: list[Tensor | None] = [None]
+
+    def watch(path: str, module: nn.Module) -> Any:
+        axis = channel_axis(module)
+
+        def note(layer: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+            found = real_tokens(answer.movedim(axis, -1), real[0], 1).abs().amax(dim=0)
+            peaks[path] = torch.maximum(peaks.get(path, found), found)
+
+        return module.register_forward_hook(note)
+
+    paths = dict.fromkeys(path for tensor in tensors for path in (*tensor.writers, *tensor.addends))
+    hooks = [watch(path, model.get_submodule(path)) for path in paths]
+    try:
+        for batch in batches:
+            real[0] = find_real(batch.get("attention_mask"))
+            model(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return peaks
+
+
+def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """How far a model's answers are from the reference's: KL of every field of logits, else the squared distance.
+
+    >>> logits = torch.tensor([[2.0, 0.0]])
+    >>> round(divergence({"logits": torch.zeros(1, 2)}, {"logits": logits}), 4)
+    0.3278
+    """
+    names = [name for name, x in reference.items() if name.endswith("logits") and isinstance(x, Tensor)]
+    names = names or [next(name for name, x in reference.items() if isinstance(x, Tensor))]
+    total = 0.0
+    for name in names:
+        found, wanted = answer[name].float(), reference[name].float()
+        if name.endswith("logits") and wanted.shape[-1] > 1:
+            logs, shares = found.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
+            total += float(functional.kl_div(logs, shares, log_target=True, reduction="sum"))
+        else:
+            total += float((found - wanted).square().sum())
+    return total
+
+
+def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: Sequence[Mapping[str, Any]]) -> float:
+    """The divergence a row with the largest magnitudes of those rows as ranges."""
+    observer = RangeObserver(model)
+    with disable_quantizers(model), observer.watching(model):
+        for number, batch in enumerate(batches, start=1):
+            observer.begin(batch, number)
+            model(**batch)
+            observer.finish(number)
+    set_ranges(model, find_candidates(observer.histograms, CalibrationSettings(method="max"))["max"])
+    total = sum(divergence(model(**batch), wanted) for batch, wanted in zip(batches, reference, strict=True))
+    return total / observer.rows
+
+
+@contextmanager
+def _rescaled(model: nn.Module, tensors: Sequence[StreamTensor], factors: Sequence[Tensor]) -> Iterator[None]:
+    _rescale_all(model, tensors, factors)
+    try:
+        yield
+    finally:
+        _rescale_all(model, tensors, [1 / factor for factor in factors])
+
+
+def _rescale_all(model: nn.Module, tensors: Sequence[StreamTensor], factors: Sequence[Tensor]) -> None:
+    for tensor, factor in zip(tensors, factors, strict=True):
+        rescale_stream(model, tensor, factor)
