@@ -50,7 +50,7 @@ def broken_bert() -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("recipe", ["tensorrt", "qdqbert", "linear"])
+@pytest.mark.parametrize("recipe", ["tensorrt", "qdqbert", "linear", "lean"])
 def test_the_groups_hold_every_quantizer_once(family: FamilyName, recipe: str) -> None:
     model = make_float(family)
     wrap(model, recipe)
@@ -60,12 +60,13 @@ def test_the_groups_hold_every_quantizer_once(family: FamilyName, recipe: str) -
     assert len({group.name for group in groups}) == len(groups)
 
 
-def test_a_bert_layer_has_five_groups_and_one_more_a_residual_of_its_own() -> None:
+def test_a_bert_layer_has_six_groups() -> None:
     model = make_float("bert")
     wrap(model)
     first = [group.name for group in list_groups(model) if ".layer.0." in group.name]
     assert first == [
         "bert.encoder.layer.0.attention.self",
+        "bert.encoder.layer.0.intermediate.dense (preactivation)",
         "bert.encoder.layer.0.attention.self.query",
         "bert.encoder.layer.0.attention.output.dense",
         "bert.encoder.layer.0.intermediate.dense",
