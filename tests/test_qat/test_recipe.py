@@ -65,7 +65,8 @@ def test_an_unknown_name() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("tensort")
     assert str(caught.value) == (
-        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? known: lean, linear, qdqbert, tensorrt"
+        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? "
+        "known: lean, linear, qdqbert, tensorrt"
     )
 
 
