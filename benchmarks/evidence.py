@@ -83,6 +83,7 @@ def describe_engine(
         "builder": f"{engine.built.builder} {engine.built.version}",
         **{name: facts[name] for name in facts if name not in ("status", "reason", "rows")},
         "fp16_activation_mb": float_audit.activation_mb,
+        "fp16_layer_bytes": float_audit.layer_bytes,
         "fp16_kernels": float_audit.kernels,
         "audit": engine.audit.status if not engine.audit.reason else engine.audit.reason,
         "rows": facts["rows"],

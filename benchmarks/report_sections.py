@@ -21,12 +21,21 @@ from benchmarks.verdict import (
     select_headline,
     write_span,
 )
+from export.audit.engine_audit import LEAST_LAYER_BYTES
 
 Section = dict[str, Any]
 Row = Mapping[str, Any]
 
 _STAGES = {"fp32": "FP32", "ptq": "calibrated (PTQ)", "qat": "fine-tuned (QAT)", "onnx": "exported (ONNX)"}
-_COMPARED = (("kernels", "fp16_kernels", "Kernels"), ("activation_mb", "fp16_activation_mb", "Activations, MB"))
+_COMPARED = (
+    ("kernels", "fp16_kernels", "Kernels"),
+    ("activation_mb", "fp16_activation_mb", "Activations, MB"),
+    (
+        "layer_bytes",
+        "fp16_layer_bytes",
+        f"Bytes a token, hidden unit and layer (least in INT8: {LEAST_LAYER_BYTES:.0f})",
+    ),
+)
 _COUNTED = (
     ("int8_gemms", "GEMMs planned, in INT8"),
     ("float_gemms", "GEMMs planned, not in INT8"),

@@ -1,13 +1,16 @@
 """``qdq sensitivity``: which quantizers harm a checkpoint, and the fewest to leave out for a given accuracy."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from transformers import PreTrainedModel
 
-from benchmarks.sensitivity import PlannedBytes, describe_sensitivity, draw_harm
+from benchmarks.sensitivity import EnginePlans, describe_front, describe_prices, describe_sensitivity, draw_harm
+from calibration.front import Placement, PlanCost, measure_placements, pareto_front, price_group
 from calibration.sensitivity import FloatChoice, SensitivityReport, choose_float_groups, measure_sensitivity
 from qat.artefacts import atomic_file
 from qat.commands import encode_rows, load_quantized
@@ -28,12 +31,16 @@ def sensitivity_command(
         str | None, typer.Option("--max-drop", help="Find the fewest groups to keep in float: 0.5% or 0.005.")
     ] = None,
     recipe_out: Annotated[Path | None, typer.Option("--recipe-out", help="Where that recipe goes, as TOML.")] = None,
+    front: Annotated[
+        int | None,
+        typer.Option("--front", min=2, help="Measure this many placements, INT8 to float, against the engine's plan."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Where a picture goes: .svg, .png or .pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure which quantizers harm a calibrated checkpoint.
+    """Measure which quantizers harm a calibrated checkpoint, and what each is worth to the engine.
 
-    Example: qdq sensitivity calibrated --data train.jsonl --max-drop 0.5% --recipe-out mixed.toml
+    Example: qdq sensitivity calibrated --data train.jsonl --max-drop 0.5% --recipe-out mixed.toml --front 12
     """
     allowed = None if max_drop is None else parse_share(max_drop)
     if allowed is None and recipe_out is not None:
@@ -48,10 +55,19 @@ def sensitivity_command(
 
     with show_progress("leave one out") as advance:
         report = measure_sensitivity(loaded.model, score, progress=advance)
-    choice = None
+    choice, placements, prices = None, (), {}
+    if allowed is not None or front is not None:
+        plans = EnginePlans(loaded.model)
+        prices = describe_prices(plans, report)
     if allowed is not None:
-        choice = choose_float_groups(loaded.model, report, score, max_drop=allowed, cost=PlannedBytes(loaded.model))
-    _print_report(report, choice, found.metric_name, len(encoded))
+        cost = partial(price_group, plans)
+        choice = choose_float_groups(loaded.model, report, score, max_drop=allowed, cost=cost)
+    if front is not None:
+        with show_progress("placements") as advance:
+            placements = measure_placements(loaded.model, report, score, plans, points=front, progress=advance)
+    _print_report(report, choice, prices, found.metric_name, len(encoded))
+    if front is not None:
+        _print_front(placements, found.metric_name)
     if choice is not None and recipe_out is not None:
         with atomic_file(recipe_out) as staging:
             staging.write_text(choice.recipe.to_toml(), encoding="utf-8")
@@ -59,7 +75,9 @@ def sensitivity_command(
         with atomic_file(plot) as staging:
             draw_harm(report.rows).savefig(staging, format=plot.suffix.removeprefix(".") or "svg")
     if as_json:
-        print_json(describe_sensitivity(report, choice))
+        print_json(
+            describe_sensitivity(report, choice, prices) | ({"front": describe_front(placements)} if front else {})
+        )
 
 
 def parse_share(text: str) -> float:
@@ -80,15 +98,37 @@ def parse_share(text: str) -> float:
     return share
 
 
-def _print_report(report: SensitivityReport, choice: FloatChoice | None, metric: str, rows: int) -> None:
+def _print_report(
+    report: SensitivityReport, choice: FloatChoice | None, prices: Mapping[str, PlanCost], metric: str, rows: int
+) -> None:
     title = f"{metric} on {rows} rows: float {report.float_metric:.4f}, quantized {report.quantized_metric:.4f}"
     share = [row.harm / report.quantized_error if report.quantized_error else 0.0 for row in report.rows]
     print_table(
         title,
-        ("group", "error it causes", f"{metric} without"),
-        [(row.group.name, f"{each:+.1%}", row.metric) for row, each in zip(report.rows[:12], share, strict=False)],
+        ("group", "error it causes", f"{metric} without", *(("MB in float", "kernels in float") if prices else ())),
+        [
+            (row.group.name, f"{each:+.1%}", row.metric, *_format_price(prices.get(row.group.name)))
+            for row, each in zip(report.rows[:12], share, strict=False)
+        ],
     )
     if choice is not None:
         names = ", ".join(group.name for group in choice.groups) or "nothing"
         verdict = "" if choice.reached else "; the drop asked for was not reached"
         print_table(f"keep in float: {names}", (metric,), [(f"{choice.metric:.4f}{verdict}",)])
+
+
+def _format_price(price: PlanCost | None) -> tuple[str, ...]:
+    return () if price is None else (f"{price.megabytes:+.2f}", f"{price.kernels:+d}")
+
+
+def _print_front(placements: Sequence[Placement], metric: str) -> None:
+    best = pareto_front(placements)
+    print_table(
+        "placements: groups join the float ones by harm for each megabyte; a star marks the Pareto front",
+        ("", "float groups", "activation MB", "kernels", "error", metric),
+        [
+            ("*" if each in best else "", len(each.groups), f"{each.cost.megabytes:.2f}", each.cost.kernels,
+             f"{each.error:.2e}", each.metric)
+            for each in placements
+        ],
+    )  # fmt: skip

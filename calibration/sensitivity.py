@@ -180,10 +180,17 @@ def logit_error(logits: NDArray[np.floating], reference: NDArray[np.floating]) -
     return float(np.square(logits - reference).mean()) / spread if spread > 0 else 0.0
 
 
+def float_quantizers(groups: Sequence[QuantizerGroup]) -> frozenset[str]:
+    """The paths of all quantizers that are off when ``groups`` are float: a float weight has no INT8 product."""
+    names = {name for group in groups for name in group.quantizers}
+    owners = {name.rpartition(".")[0] for name in names if name.endswith(".weight_quantizer")}
+    return frozenset(names | {f"{owner}.product_quantizer" for owner in owners})
+
+
 @contextmanager
 def leave_out(model: PreTrainedModel, groups: Sequence[QuantizerGroup]) -> Iterator[None]:
-    """Inside the block the quantizers of ``groups`` are off."""
-    names = {name for group in groups for name in group.quantizers}
+    """Inside the block the quantizers of ``groups`` are off, as ``float_quantizers`` counts them."""
+    names = float_quantizers(groups)
     chosen: list[FakeQuantizer] = [each for name, each in named_quantizers(model) if name in names and each.enabled]
     for quantizer in chosen:
         quantizer.enabled = False

@@ -10,7 +10,7 @@ from qat.residual_stream import scale_inputs, scale_outputs
 
 
 class QuantGroupedLinear(QuantizedLayer, GroupedLinearLayer):
-    """A GroupedLinearLayer whose input, weight and output have slots for a quantizer.
+    """A GroupedLinearLayer whose input, weight, product and output have slots for a quantizer.
 
     The weight is ``(groups, in / groups, out / groups)``. Per channel it has one range for each column, which the
     columns of that place in the other groups share: an ONNX scale has one axis, and an output channel here lies on two.
@@ -24,8 +24,8 @@ class QuantGroupedLinear(QuantizedLayer, GroupedLinearLayer):
         """The layer on quantized input ``(batch, tokens, in)`` and weight; the bias stays float."""
         x = self.input_quantizer(hidden_states)
         groups = x.reshape(-1, self.num_groups, self.group_in_dim).transpose(0, 1)
-        y = matmul(groups, self.quantized_weight()).transpose(0, 1)
-        return cast(Tensor, self.output_quantizer(y.reshape(*x.shape[:-1], self.output_size) + self.bias))
+        y = matmul(groups, self.quantized_weight()).transpose(0, 1).reshape(*x.shape[:-1], self.output_size)
+        return cast(Tensor, self.output_quantizer(self.product_quantizer(y) + self.bias))
 
 
 @scale_outputs.register

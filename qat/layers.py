@@ -8,16 +8,17 @@ from torch.nn import functional
 
 from qat.quantizer import FakeQuantizer, Slot
 
-SLOTS = ("input_quantizer", "weight_quantizer", "output_quantizer")
+SLOTS = ("input_quantizer", "weight_quantizer", "product_quantizer", "output_quantizer")
 """The slots of every layer with a quantized weight."""
 
 
 class QuantizedLayer(nn.Module):
     """A layer that owns its weight's quantizer, and those of its input and output where nobody shares them.
 
-    ``partners`` are layers whose weights share one range with this one (q, k and v with per-tensor weights, so that
-    TensorRT merges the three); the tuple keeps them out of the module tree. ``channel_axis`` is the weight's axis of
-    output channels.
+    ``product_quantizer`` rounds what the product gives before the bias is added, which an integer GEMM can write by
+    itself; ``output_quantizer`` rounds the sum. ``partners`` are layers whose weights share one range with this one (q,
+    k and v with per-tensor weights, so that TensorRT merges the three); the tuple keeps them out of the module tree.
+    ``channel_axis`` is the weight's axis of output channels.
     """
 
     channel_axis: ClassVar[int] = 0
@@ -25,6 +26,7 @@ class QuantizedLayer(nn.Module):
     weight: Tensor
     weight_quantizer: Slot
     input_quantizer: Slot
+    product_quantizer: Slot
     output_quantizer: Slot
     partners: tuple["QuantizedLayer", ...]
 
@@ -68,11 +70,15 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantLinear(QuantizedLayer, nn.Linear):
-    """A Linear whose input, weight and output have slots for a quantizer."""
+    """A Linear whose input, weight, product and output have slots for a quantizer."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer on quantized input and weight; the bias stays float."""
-        y = functional.linear(self.input_quantizer(x), self.quantized_weight(), self.bias)
+        x, weight = self.input_quantizer(x), self.quantized_weight()
+        if self.product_quantizer.idle or self.bias is None:
+            y = self.product_quantizer(functional.linear(x, weight, self.bias))
+        else:
+            y = self.product_quantizer(functional.linear(x, weight)) + self.bias
         return cast(Tensor, self.output_quantizer(y))
 
 
@@ -81,7 +87,11 @@ class QuantConv1d(QuantizedLayer, nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer on quantized input ``(batch, channels, tokens)`` and weight; the bias stays float."""
-        y = self._conv_forward(self.input_quantizer(x), self.quantized_weight(), self.bias)
+        x, weight = self.input_quantizer(x), self.quantized_weight()
+        if self.product_quantizer.idle or self.bias is None:
+            y = self.product_quantizer(self._conv_forward(x, weight, self.bias))
+        else:
+            y = self.product_quantizer(self._conv_forward(x, weight, None)) + self.bias[:, None]
         return cast(Tensor, self.output_quantizer(y))
 
 

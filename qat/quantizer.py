@@ -16,6 +16,8 @@ from qat.spec import INT8_MAX, SMALLEST_SCALE, PerChannel, QuantSpec
 class Unquantized(nn.Module):
     """A slot the recipe leaves in float: the tensor itself comes out."""
 
+    idle = True
+
     def forward(self, x: Tensor) -> Tensor:
         """``x``, untouched."""
         return x
@@ -51,6 +53,11 @@ class FakeQuantizer(nn.Module):
     def axis(self) -> int | None:
         """The channel axis, or None where one scale serves the tensor."""
         return self.spec.granularity.axis if isinstance(self.spec.granularity, PerChannel) else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether passing a tensor through does nothing: it is off, and no hook watches or replaces what passes."""
+        return not (self.enabled or self._forward_pre_hooks or self._forward_hooks)
 
     def set_range(self, amax: Tensor) -> None:
         """Stores ``amax``, one value for each channel or depth.

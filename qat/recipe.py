@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qat.errors import RecipeError, suggest
 from qat.spec import ScaleType
 
-Role = Literal["weight", "input", "residual", "add_local", "attention"]
+Role = Literal["weight", "input", "residual", "add_local", "attention", "preactivation", "product"]
+PRODUCTS: tuple[Role, ...] = ("preactivation", "product")
+"""The roles of what a GEMM gives before its bias; float wherever its weight is."""
+
 WeightGranularity = Literal["per_channel", "per_tensor"]
 Sharing = Literal["tensor", "reader"]
 

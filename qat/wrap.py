@@ -1,7 +1,7 @@
 """Wrapping: a float model's inner modules become quantized ones, in place, and the way back."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
@@ -14,11 +14,12 @@ from qat.families.base import FloatPart, LayerPlan, Reader
 from qat.layers import QuantizedLayer
 from qat.placement import Decision, RuleBook, choose_points
 from qat.quantizer import FakeQuantizer, Unquantized
-from qat.recipe import Recipe
+from qat.recipe import PRODUCTS, Recipe
 from qat.residual_stream import Gain, reset_gain, restore_stream
 from qat.spec import Granularity, PerChannel, PerTensor, QuantSpec
 
 OUTSIDE = "outside the encoder's layers"
+FLOAT_GEMM = "its weight is float: no integer GEMM gives it"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,7 @@ def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
     layers = list(family.layers(model))
     plans = [family.plan(name, layer, model) for name, layer in layers]
     rules = RuleBook(recipe, model.base_model_prefix)
-    decisions = [rules.decide(reader) for plan in plans for reader in _readers(plan)]
+    decisions = _keep_products([rules.decide(reader) for plan in plans for reader in _readers(plan)])
     rules.require_all_matched(decision.reader for decision in decisions)
     quantized = frozenset(decision.reader for decision in decisions if decision.quantized)
     points = [
@@ -108,6 +109,17 @@ def is_wrapped(model: nn.Module) -> bool:
 def _readers(plan: LayerPlan) -> list[Reader]:
     weights = [Reader(path, "weight") for group in plan.weights for path in group]
     return list(dict.fromkeys([*weights, *(reader for each in plan.activations for reader in each.readers)]))
+
+
+def _keep_products(decisions: list[Decision]) -> list[Decision]:
+    """The decisions, with the products of float weights left float."""
+    integer = {each.reader.module for each in decisions if each.quantized and each.reader.role == "weight"}
+    return [
+        replace(each, quantized=False, reason=FLOAT_GEMM)
+        if each.quantized and each.reader.role in PRODUCTS and each.reader.module not in integer
+        else each
+        for each in decisions
+    ]
 
 
 def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], family: Family) -> None:

@@ -37,6 +37,13 @@ HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most
 SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than the one product they replace")
 SHIFTED = Tolerance(1e-5, "FP32 sums of a convolution in the order of its kernel against the reference's own order")
 SCALED_FP16 = Tolerance(2.0**-11, "one rounding of a dequantization scale to FP16")
+KERNELS = Tolerance(1.0, "the contract's figure: INT8 launches no more kernels than its FP16 twin")
+PLAN_BYTES = {
+    "bert": Tolerance(0.83, "the contract's figure: activation bytes of the plan as a share of its FP16 twin's"),
+    "albert": Tolerance(0.84, "likewise"),
+    "convbert": Tolerance(0.88, "likewise"),
+    "squeezebert": Tolerance(0.75, "likewise"),
+}
 PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in another order")
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
 HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")

@@ -59,6 +59,7 @@ def audit_built(
         graph,
         read_layer_table(engine.layer_table),
         twin=read_layer_table(twin.layer_table),
+        tokens=rows * tokens,
         macs=twin.macs,
         in_encoder=in_encoder,
     )

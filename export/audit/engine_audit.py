@@ -9,6 +9,12 @@ from export.audit.layer_table import EngineLayer, LayerTable
 from export.audit.products import Product, ProductGraph
 
 _MEGABYTE = 1e6
+LEAST_LAYER_BYTES = 22.0
+"""The fewest ``layer_bytes`` an INT8 encoder moves, every elementwise kernel fused into the product before it.
+
+Reads and writes in hidden units: q, k and v 1 + 3, attention 3 + 1, its output 1 + 1 and the residual 1, the
+feed-forward block of four times the width 1 + 4 and 4 + 1 and the residual 1.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +41,8 @@ class EngineAudit:
     are INT8, ``float_gemms`` were planned and are not, ``unplanned_gemms`` are the rest. ``int8_attentions`` and
     ``float_attentions`` are fused, ``split_attentions`` run as two GEMMs and a softmax. Megabytes are 10^6 bytes at
     the twin's shape: ``activation_mb`` of every kernel's inputs and outputs, ``weight_mb`` of every constant once.
+    ``layer_bytes`` are the activations' bytes by tokens, hidden size and attentions, that is layers;
+    ``layer_bytes_to_least`` is how far that lies above ``LEAST_LAYER_BYTES``.
     ``int8_mac_share`` is the share, 0 to 1, of the encoder's multiply-accumulates that run in INT8.
     """
 
@@ -48,6 +56,8 @@ class EngineAudit:
     float_attentions: int
     split_attentions: int
     activation_mb: float | None
+    layer_bytes: float | None
+    layer_bytes_to_least: float | None
     weight_mb: float | None
     int8_mac_share: float | None
     rows: tuple[AuditRow, ...]
@@ -64,7 +74,7 @@ def unavailable_audit(reason: str) -> EngineAudit:
     return EngineAudit(
         status="unavailable", reason=f"audit unavailable: {reason}", kernels=0, int8_gemms=0, float_gemms=0,
         unplanned_gemms=0, int8_attentions=0, float_attentions=0, split_attentions=0, activation_mb=None,
-        weight_mb=None, int8_mac_share=None, rows=(),
+        layer_bytes=None, layer_bytes_to_least=None, weight_mb=None, int8_mac_share=None, rows=(),
     )  # fmt: skip
 
 
@@ -73,6 +83,7 @@ def audit_table(
     table: LayerTable,
     *,
     twin: LayerTable,
+    tokens: int,
     macs: Mapping[str, int],
     in_encoder: Callable[[str], bool],
 ) -> EngineAudit:
@@ -82,6 +93,7 @@ def audit_table(
         graph: the products of the ONNX graph that the engine was built from.
         table: the engine's layers; without them the audit is unavailable.
         twin: the layers of the same graph at one fixed shape, for the bytes.
+        tokens: of all rows at that shape.
         macs: multiply-accumulates by ONNX node at that shape.
         in_encoder: whether an ONNX node lies inside the transformer layers.
     """
@@ -98,6 +110,8 @@ def audit_table(
     )
     attentions = [row for row in rows if row.kind == "attention"]
     gemms = [row for row in rows if row.kind != "attention"]
+    activation_mb = sum_activations(twin.layers)
+    layer_bytes = _divide_bytes(activation_mb, graph, tokens)
     return EngineAudit(
         status="complete",
         reason="" if twin.reason is None else f"no bytes: {twin.reason}",
@@ -108,7 +122,9 @@ def audit_table(
         int8_attentions=sum(not row.reason for row in attentions),
         float_attentions=sum(bool(row.reason) for row in attentions),
         split_attentions=len(graph.attentions) - sum(_counts_pair(row, graph) for row in attentions),
-        activation_mb=_sum_activations(twin.layers),
+        activation_mb=activation_mb,
+        layer_bytes=layer_bytes,
+        layer_bytes_to_least=None if layer_bytes is None else layer_bytes - LEAST_LAYER_BYTES,
         weight_mb=_sum_weights(twin.layers),
         int8_mac_share=_share_macs(graph, rows, macs, in_encoder),
         rows=rows,
@@ -160,10 +176,17 @@ def _describe_missing(product: Product) -> AuditRow:
     )
 
 
-def _sum_activations(layers: Sequence[EngineLayer]) -> float | None:
+def sum_activations(layers: Sequence[EngineLayer]) -> float | None:
+    """The megabytes that all kernels read and write, constants apart; ``None`` where one is unknown, or no kernel."""
     sizes = [layer.activation_bytes for layer in layers if layer.is_kernel]
     known = [size for size in sizes if size is not None]
     return sum(known) / _MEGABYTE if sizes and len(known) == len(sizes) else None
+
+
+def _divide_bytes(megabytes: float | None, graph: ProductGraph, tokens: int) -> float | None:
+    """``None`` where the bytes, the hidden size or the layers are not known."""
+    units = tokens * (graph.hidden_size or 0) * len(graph.attentions)
+    return None if megabytes is None or not units else megabytes * _MEGABYTE / units
 
 
 def _sum_weights(layers: Sequence[EngineLayer]) -> float | None:

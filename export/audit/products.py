@@ -83,10 +83,14 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProductGraph:
-    """Every product of a graph by node name, in order, and its attentions as (scores, context) pairs of names."""
+    """Every product of a graph by node name, in order, and its attentions as (scores, context) pairs of names.
+
+    ``hidden_size`` is the width that most of its LayerNormalizations have, ``None`` where it has none.
+    """
 
     products: Mapping[str, Product]
     attentions: tuple[tuple[str, str], ...]
+    hidden_size: int | None
 
     @property
     def halves(self) -> frozenset[str]:
@@ -117,7 +121,11 @@ def list_products(model: onnx.ModelProto) -> ProductGraph:
             count = {"Attention": 3, "Einsum": len(node.input)}.get(node.op_type, 2)
             operands = tuple(_read_operand(tensor, index) for tensor in node.input[:count])
             products[name_node(node)] = Product(name=name_node(node), operation=node.op_type, operands=operands)
-    return ProductGraph(products=products, attentions=_pair_attentions(model.graph.node, index.producers, products))
+    return ProductGraph(
+        products=products,
+        attentions=_pair_attentions(model.graph.node, index.producers, products),
+        hidden_size=_find_hidden_size(model.graph.node, index),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +152,12 @@ def _index_graph(graph: onnx.GraphProto) -> _Index:
         readers=Counter(tensor for node in graph.node for tensor in node.input),
         constants=constants,
     )
+
+
+def _find_hidden_size(nodes: Iterable[onnx.NodeProto], index: _Index) -> int | None:
+    widths = [_count_elements(node.input[1], index) for node in nodes if node.op_type == "LayerNormalization"]
+    found = Counter(width for width in widths if width is not None).most_common(1)
+    return found[0][0] if found else None
 
 
 def _read_operand(tensor: str, index: _Index) -> Operand:

@@ -25,8 +25,8 @@ class TokensFirst(ir.passes.InPlacePass):
     """Moves swaps of channels and tokens down.
 
     Rules: (1) a swap is a Transpose of ``(0, 2, 1)``; (2) what works on single numbers (activation functions,
-    per-tensor quantizers, arithmetic of swapped tensors and single constants) works on the tensors before the swap, and
-    the swap follows it; (3) a Reshape that cuts a swapped tensor's channels into heads cuts the last axis instead, and
+    per-tensor quantizers, arithmetic of swapped tensors and constants) works on the tensors before the swap, a constant
+    with an axis of channels is stored swapped, and the swap follows it; (3) a Reshape that cuts a swapped tensor's channels into heads cuts the last axis instead, and
     one that joins ``(batch, heads, size, tokens)``, turned there just before, joins the last two axes; (4) a Transpose
     of a swapped or turned tensor is one Transpose, and none where the two cancel.
     """
@@ -64,12 +64,14 @@ def _before_turn(value: ir.Value) -> ir.Value:
 def _move_below(model: ir.Model, node: ir.Node) -> bool:
     """Lets an elementwise node work on what its operands were before their swaps."""
     swapped = [index for index, value in enumerate(node.inputs) if value is not None and permutation(value) == SWAP]
-    others = [value for index, value in enumerate(node.inputs) if value is not None and index not in swapped]
+    others = {index: value for index, value in enumerate(node.inputs) if value is not None and index not in swapped}
     output, readers = node.outputs[0], list(node.outputs[0].uses())
-    if not swapped or not all(_is_single(value) for value in others) or output.is_graph_output():
+    if not swapped or not all(_swaps(value) for value in others.values()) or output.is_graph_output():
         return False
     for index in swapped:
         node.replace_input_with(index, _before_turn(operand(node, index)))
+    for index, value in others.items():
+        node.replace_input_with(index, _swap_constant(model, value))
     sizes = list(output.shape or (None, None, None))
     output.shape = ir.Shape([sizes[axis] for axis in SWAP])
     back = _turn(model, output, SWAP, sizes, after=node)
@@ -125,9 +127,17 @@ _RULES: dict[str, Callable[[ir.Model, ir.Node], bool]] = {
 }
 
 
-def _is_single(value: ir.Value) -> bool:
+def _swaps(value: ir.Value) -> bool:
+    """Whether a value is one number, or a constant that says which of its axes holds channels."""
     array = constant(value)
-    return array is not None and array.size == 1
+    return array is not None and (array.size == 1 or array.ndim > 1)
+
+
+def _swap_constant(model: ir.Model, value: ir.Value) -> ir.Value:
+    array = constant(value)
+    if array is None or array.size == 1:
+        return value
+    return add_initializer(model, f"{value.name}_tokens_first", array.swapaxes(-1, -2))
 
 
 def _fit(channels: object, heads: object, size: object) -> bool:

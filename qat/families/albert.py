@@ -24,6 +24,7 @@ from qat.families.base import (
     attention_four,
     linear_input,
     linear_output,
+    linear_product,
     register_family,
 )
 from qat.layers import QuantLinear
@@ -112,9 +113,12 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             hidden,
             *attention_four(attention, depths=depths),
             linear_input(f"{attention}.dense", depths=depths),
+            linear_product(f"{attention}.dense", "product", depths=depths),
             linear_output(f"{attention}.dense", depths=depths),
             ffn_input,
+            linear_product(ffn, "preactivation", depths=depths),
             linear_input(ffn_output, depths=depths),
+            linear_product(ffn_output, "product", depths=depths),
             linear_output(ffn_output, depths=depths),
         ),
         weights=(qkv, (f"{attention}.dense",), (ffn,), (ffn_output,)),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -184,6 +185,17 @@ def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activa
 def linear_output(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:
     """The output of a Linear or convolution that goes straight into a residual add."""
     point = Point(module, "output_quantizer", (Reader(module, "add_local"),))
+    return Activation(points=(point,), depths=depths, token_axis=token_axis)
+
+
+def linear_product(
+    module: str, role: Literal["preactivation", "product"], *, depths: int = 1, token_axis: int = 1
+) -> Activation:
+    """What the product of a Linear or convolution gives before its bias is added.
+
+    It is a ``preactivation`` where an activation function follows, which forgives the clipping of what it flattens.
+    """
+    point = Point(module, "product_quantizer", (Reader(module, role),))
     return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 

@@ -25,6 +25,7 @@ from qat.families.base import (
     hidden_input,
     linear_input,
     linear_output,
+    linear_product,
     register_family,
 )
 from qat.layers import QuantLinear
@@ -107,9 +108,12 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             hidden_input(attention, f"{attention}.self", qkv),
             *attention_four(f"{attention}.self"),
             linear_input(denses[0]),
+            linear_product(denses[0], "product"),
             linear_output(denses[0]),
             feed_forward_input(name, ffn, out),
+            linear_product(ffn, "preactivation"),
             linear_input(denses[1]),
+            linear_product(denses[1], "product"),
             linear_output(denses[1]),
         ),
         weights=(qkv, (denses[0],), (ffn,), (denses[1],)),

@@ -33,6 +33,7 @@ from qat.families.base import (
     hidden_input,
     linear_input,
     linear_output,
+    linear_product,
     register_family,
 )
 from qat.grouped_linear import QuantGroupedLinear
@@ -123,9 +124,12 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             Activation(points=(Point(pointwise, "input_quantizer", (Reader(pointwise, "input"),)),), token_axis=2),
             linear_input(kernel),
             linear_input(dense),
+            linear_product(dense, "product"),
             linear_output(dense),
             feed_forward_input(name, ffn, out),
+            linear_product(ffn, "preactivation"),
             linear_input(f"{out}.dense"),
+            linear_product(f"{out}.dense", "product"),
             linear_output(f"{out}.dense"),
         ),
         weights=(projections, (pointwise,), (kernel,), (dense,), (ffn,), (f"{out}.dense",)),

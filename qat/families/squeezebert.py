@@ -23,6 +23,7 @@ from qat.families.base import (
     chain_stream,
     linear_input,
     linear_output,
+    linear_product,
     register_family,
 )
 from qat.layers import QuantConv1d
@@ -169,9 +170,12 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             hidden,
             *attention_products(attention),
             linear_input(convs[0], token_axis=_TOKENS),
+            linear_product(convs[0], "product", token_axis=_TOKENS),
             linear_output(convs[0], token_axis=_TOKENS),
             ffn_input,
+            linear_product(ffn, "preactivation", token_axis=_TOKENS),
             linear_input(convs[1], token_axis=_TOKENS),
+            linear_product(convs[1], "product", token_axis=_TOKENS),
             linear_output(convs[1], token_axis=_TOKENS),
         ),
         weights=(

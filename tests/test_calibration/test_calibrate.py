@@ -1,5 +1,6 @@
 """The ranges calibration finds, against hooks on the float model; padding never counts."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,11 +40,13 @@ _ATTENTION = {
 _BERT = _ATTENTION | {
     "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
     "ffn_quantizer": ("intermediate.dense", "input"),
+    "intermediate.dense.product_quantizer": ("intermediate.dense", "product"),
     "output.dense.input_quantizer": ("output.dense", "input"),
 }
 _ALBERT = _ATTENTION | {
     "attention.dense.input_quantizer": ("attention.dense", "input"),
     "attention.ffn_quantizer": ("ffn", "input"),
+    "ffn.product_quantizer": ("ffn", "product"),
     "ffn_output.input_quantizer": ("ffn_output", "input"),
 }
 _CONVBERT = {
@@ -58,6 +61,7 @@ _CONVBERT = {
     },
     "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
     "ffn_quantizer": ("intermediate.dense", "input"),
+    "intermediate.dense.product_quantizer": ("intermediate.dense", "product"),
     "output.dense.input_quantizer": ("output.dense", "input"),
 }
 _SQUEEZEBERT = {
@@ -67,9 +71,10 @@ _SQUEEZEBERT = {
     "attention.matmul_qkv.right_quantizer": ("attention.value", "output"),
     "post_attention.conv1d.input_quantizer": ("post_attention.conv1d", "input"),
     "post_attention.ffn_quantizer": ("intermediate.conv1d", "input"),
+    "intermediate.conv1d.product_quantizer": ("intermediate.conv1d", "product"),
     "output.conv1d.input_quantizer": ("output.conv1d", "input"),
 }
-"""For each range that is found from data: the float module it belongs to, and which side of it."""
+"""For each range that is found from data: the float module it belongs to, and which side of it, or its product."""
 
 PLANS = {
     tiny_bert: (_BERT, "attention.self", [f"bert.encoder.layer.{number}" for number in range(2)]),
@@ -89,6 +94,15 @@ def layers_of(make: Callable[[], PreTrainedModel]) -> dict[str, dict[str, tuple[
     return dict.fromkeys(layers, written)
 
 
+def without_bias(module: nn.Module, given: Tensor) -> Tensor:
+    """What a layer answers when its bias is zero."""
+    plain = copy.deepcopy(module)
+    plain._forward_hooks.clear()
+    nn.init.zeros_(plain.get_parameter("bias"))
+    answer: Tensor = plain(given)
+    return answer
+
+
 def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> dict[str, list[NDArray[Any]]]:
     """For every range: a list over depths of the magnitudes at real tokens, from hooks on the float model."""
     model = make()
@@ -106,7 +120,12 @@ def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> 
         passes[depth].append(np.abs(rows.numpy())[batch["attention_mask"].numpy() == 1].ravel())
 
     def watch(name: str, side: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda module, given, answer: keep(name, given[0] if side == "input" else answer)
+        seen: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+            "input": lambda module, given, answer: given,
+            "output": lambda module, given, answer: answer,
+            "product": lambda module, given, answer: without_bias(module, given),
+        }
+        return lambda module, given, answer: keep(name, seen[side](module, given[0], answer))
 
     for layer, names in layers_of(make).items():
         for name, (module, side) in names.items():

@@ -90,7 +90,9 @@ def test_weights_that_are_not_finite_are_named_by_their_layer() -> None:
     with torch.no_grad():
         model.get_parameter("bert.encoder.layer.1.intermediate.dense.weight")[3, 4] = float("nan")
     message = refuse(model, tiny_batches(), RangeError)
-    assert message.startswith("activations at 'bert.encoder.layer.1.output.dense.input_quantizer' are not finite in ")
+    assert message.startswith(
+        "activations at 'bert.encoder.layer.1.intermediate.dense.product_quantizer' are not finite in "
+    )
     assert "in batch 1:" in message
 
 
@@ -105,7 +107,7 @@ def test_ranges_that_saw_no_data_are_named() -> None:
     model.config.num_hidden_layers = 2
     layer = "albert.encoder.albert_layer_groups.0.albert_layers.0"
     assert refuse(model, tiny_batches(), CheckpointError) == (
-        f"7 quantizers saw no data: {layer}.attention.dense.input_quantizer (depth 2), "
+        f"8 quantizers saw no data: {layer}.attention.dense.input_quantizer (depth 2), "
         f"{layer}.attention.hidden_quantizer (depth 2), {layer}.attention.query_quantizer (depth 2), ...; "
         "give calibration batches that reach every layer"
     )
@@ -118,7 +120,7 @@ def test_quantizers_that_saw_no_data_are_named() -> None:
     model.get_submodule("bert.encoder").layer = nn.ModuleList([first])
     model.add_module("spare", second)
     message = refuse(model, tiny_batches(), CheckpointError)
-    assert message.startswith("7 quantizers saw no data: spare.")
+    assert message.startswith("8 quantizers saw no data: spare.")
     assert "depth" not in message
 
 

@@ -67,7 +67,8 @@ def test_what_one_process_finds_wrong_ends_both(workspace: Workspace, tmp_path: 
         "calibrate", broken, *TASK, "--data", workspace.train, "--batch-size", 32, "--out", tmp_path / "out"
     )
     assert done.returncode != 0
-    assert "qdq: activations at 'bert.encoder.layer.1.output.dense.input_quantizer' are not finite in batch 1" in (
-        done.stderr
+    assert (
+        "qdq: activations at 'bert.encoder.layer.1.intermediate.dense.product_quantizer' are not finite in batch 1"
+        in (done.stderr)
     )
     assert not (tmp_path / "out").exists()

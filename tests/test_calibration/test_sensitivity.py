@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from calibration.sensitivity import (
     choose_float_groups,
+    float_quantizers,
     keep_float,
     leave_out,
     list_groups,
@@ -50,7 +51,7 @@ def broken_bert() -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("recipe", ["tensorrt", "qdqbert", "linear"])
+@pytest.mark.parametrize("recipe", ["tensorrt", "qdqbert", "linear", "lean"])
 def test_the_groups_hold_every_quantizer_once(family: FamilyName, recipe: str) -> None:
     model = make_float(family)
     wrap(model, recipe)
@@ -60,17 +61,30 @@ def test_the_groups_hold_every_quantizer_once(family: FamilyName, recipe: str) -
     assert len({group.name for group in groups}) == len(groups)
 
 
-def test_a_bert_layer_has_five_groups_and_one_more_a_residual_of_its_own() -> None:
+def test_a_bert_layer_has_six_groups() -> None:
     model = make_float("bert")
     wrap(model)
     first = [group.name for group in list_groups(model) if ".layer.0." in group.name]
     assert first == [
         "bert.encoder.layer.0.attention.self",
+        "bert.encoder.layer.0.intermediate.dense (preactivation)",
         "bert.encoder.layer.0.attention.self.query",
         "bert.encoder.layer.0.attention.output.dense",
         "bert.encoder.layer.0.intermediate.dense",
         "bert.encoder.layer.0.output.dense",
     ]
+
+
+def test_a_float_weight_has_no_int8_product() -> None:
+    model = make_float("bert")
+    wrap(model, "lean")
+    groups = {group.name: group for group in list_groups(model)}
+    product = "bert.encoder.layer.0.intermediate.dense (preactivation)"
+    (quantizer,) = groups[product].quantizers
+    assert float_quantizers([groups[product]]) == {quantizer}
+    assert quantizer in float_quantizers([groups["bert.encoder.layer.0.intermediate.dense"]])
+    with leave_out(model, [groups["bert.encoder.layer.0.intermediate.dense"]]):
+        assert not dict(named_quantizers(model))[quantizer].enabled
 
 
 def test_a_float_model_has_no_groups_to_list() -> None:
@@ -85,7 +99,7 @@ def test_leaving_a_group_out_is_the_model_without_it_and_ends() -> None:
     with leave_out(model, [group]):
         switched = {name for name, quantizer in named_quantizers(model) if not quantizer.enabled}
         without = score(model).logits
-    assert switched == set(group.quantizers)
+    assert switched == float_quantizers([group])
     assert not np.array_equal(without, whole)
     np.testing.assert_array_equal(score(model).logits, whole)
 
@@ -141,7 +155,7 @@ def test_the_recipe_of_a_choice_wraps_without_the_group() -> None:
     recipe = keep_float(quantization_config(model).recipe, [groups[BROKEN]])
     mixed = make_float("bert")
     wrap(mixed, recipe)
-    left = {name for name, _ in named_quantizers(model)} - set(groups[BROKEN].quantizers)
+    left = {name for name, _ in named_quantizers(model)} - float_quantizers([groups[BROKEN]])
     assert {name for name, _ in named_quantizers(mixed)} == left
 
 

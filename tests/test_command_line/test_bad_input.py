@@ -149,7 +149,8 @@ SETTINGS = [
     ),
     (
         (*CALIBRATE, "--recipe", "tensort"),
-        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? known: linear, qdqbert, tensorrt",
+        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? "
+        "known: lean, linear, qdqbert, tensorrt",
     ),
     (
         (*CALIBRATE, "--set", "calibratoin.samples=8"),

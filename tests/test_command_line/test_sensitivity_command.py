@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sensitivity import PlannedBytes
-from calibration.sensitivity import list_groups
+from benchmarks.sensitivity import EnginePlans
+from calibration.calibrate import calibrate
+from calibration.front import price_group
+from calibration.sensitivity import keep_float, list_groups
+from qat.huggingface import quantization_config, wrap
 from qat.recipe import Recipe
-from tests.calibrated import make_calibrated
+from tests.calibrated import make_calibrated, tiny_batches
 from tests.test_command_line.calling import Done, Workspace, call
 from tests.tiny import tiny_bert
 
@@ -27,7 +30,7 @@ def test_it_measures_every_group_and_leaves_recipe_and_picture(
         "float_metric", "quantized_metric", "quantized_error", "groups", "keep_float", "metric", "reached",
     }  # fmt: skip
     harms = [row["harm"] for row in done.value["groups"]]
-    assert len(harms) == 10
+    assert len(harms) == 12
     assert harms == sorted(harms, reverse=True)
     assert Recipe.load(recipe).rules[: len(Recipe.load("tensorrt").rules)] == Recipe.load("tensorrt").rules
     assert "</svg>" in picture.read_text(encoding="utf-8")
@@ -60,9 +63,30 @@ def test_a_float_feed_forward_costs_the_engine_bytes_and_one_build_serves_every_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make_calibrated(tiny_bert())
-    price = PlannedBytes(model)
+    plans = EnginePlans(model)
     first, second = (group for group in list_groups(model) if group.name.endswith(".intermediate.dense"))
-    cost = price(first)
-    assert cost > 0
-    monkeypatch.setattr("benchmarks.sensitivity.build_engine", lambda *_: pytest.fail("built again"))
-    assert price(second) == cost
+    cost = price_group(plans, first)
+    assert cost > 1e-3
+    monkeypatch.setattr("benchmarks.sensitivity.build_twin", lambda *_, **__: pytest.fail("built again"))
+    assert price_group(plans, second) == cost
+
+
+def test_a_placement_of_the_plan_is_that_of_its_recipe() -> None:
+    model = make_calibrated(tiny_bert(num_hidden_layers=1))
+    group = next(each for each in list_groups(model) if each.name.endswith(".intermediate.dense"))
+    mixed = tiny_bert(num_hidden_layers=1)
+    wrap(mixed, keep_float(quantization_config(model).recipe, [group]))
+    calibrate(mixed, tiny_batches(8))
+    assert EnginePlans(model)((group,)) == EnginePlans(mixed)(())
+
+
+def test_the_front_is_printed_and_its_placements_stand_in_the_json(chain: Chain, workspace: Workspace) -> None:
+    arguments = ("sensitivity", chain[0] / "calibrated", "--data", workspace.train, "--limit", 8)
+    done = call(*arguments, "--front", 3, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert [len(each["float_groups"]) for each in done.value["front"]] == [0, 6, 12]
+    assert all(each["kernels"] > 0 and each["activation_mb"] > 0 for each in done.value["front"])
+    assert done.value["front"][0]["error"] == done.value["quantized_error"]
+    assert any(each["on_front"] for each in done.value["front"])
+    assert all({"activation_mb", "kernels"} <= set(row) for row in done.value["groups"])
+    assert "Pareto front" in done.out

@@ -164,6 +164,16 @@ def test_int8_moves_fewer_bytes_than_fp16_and_stores_fewer(tmp_path: Path) -> No
     assert quantized.weight_mb < plain.weight_mb
 
 
+def test_bytes_are_told_for_each_token_hidden_unit_and_layer_beside_the_least(tmp_path: Path) -> None:
+    found = audit(tmp_path, encoder_graph())
+    assert found.activation_mb is not None
+    assert found.layer_bytes == pytest.approx(found.activation_mb * 1e6 / (TOKENS * HIDDEN * LAYERS))
+    assert found.layer_bytes_to_least == pytest.approx(found.layer_bytes - 22)
+    assert found.layer_bytes_to_least > 0
+    alone = audit(tmp_path, linear_graph())
+    assert (alone.layer_bytes, alone.layer_bytes_to_least) == (None, None)
+
+
 @pytest.mark.parametrize("text", [None, "", "Layers:\nsomething new\n"])
 def test_a_missing_or_strange_table_is_unavailable_and_never_a_pass(tmp_path: Path, text: str | None) -> None:
     path = save_graph(tmp_path, encoder_graph(layers=1))
@@ -179,7 +189,7 @@ def test_a_table_without_metadata_is_unavailable(tmp_path: Path) -> None:
     path = save_graph(tmp_path, linear_graph())
     table = read_layer_table(build_twin(path, hardware=("sm_89",)).layer_table)
     bare = LayerTable(layers=tuple(replace(layer, metadata=()) for layer in table.layers))
-    found = audit_table(read_products(path), bare, twin=table, macs={}, in_encoder=in_encoder)
+    found = audit_table(read_products(path), bare, twin=table, tokens=1, macs={}, in_encoder=in_encoder)
     assert found == unavailable_audit("the layer table names no ONNX node")
 
 
@@ -188,7 +198,7 @@ def test_a_planned_product_that_no_kernel_names_counts_as_lost(tmp_path: Path) -
     table = read_layer_table(build_twin(path, hardware=("sm_89",)).layer_table)
     renamed = linear_graph()
     next(node for node in renamed.graph.node if node.name == "product").name = "elsewhere"
-    found = audit_table(list_products(renamed), table, twin=table, macs={}, in_encoder=in_encoder)
+    found = audit_table(list_products(renamed), table, twin=table, tokens=1, macs={}, in_encoder=in_encoder)
     assert gemms(found) == (0, 1, 0)
     assert reasons(found) == {"elsewhere": "no kernel of the layer table names this node"}
 
@@ -203,7 +213,9 @@ def test_planned_operands_that_the_engine_keeps_float_are_a_loss_with_its_type(t
     layers = tuple(
         replace(layer, inputs=widen(layer.inputs), constants=widen(layer.constants)) for layer in table.layers
     )
-    found = audit_table(read_products(path), LayerTable(layers=layers), twin=table, macs={}, in_encoder=in_encoder)
+    found = audit_table(
+        read_products(path), LayerTable(layers=layers), twin=table, tokens=1, macs={}, in_encoder=in_encoder
+    )
     assert gemms(found) == (0, 1, 0)
     assert reasons(found) == {"product": "every operand is quantized but the engine runs it in Half"}
     assert not found.as_planned
@@ -212,7 +224,9 @@ def test_planned_operands_that_the_engine_keeps_float_are_a_loss_with_its_type(t
 def test_a_twin_without_a_table_leaves_the_counts_and_says_what_is_missing(tmp_path: Path) -> None:
     path = save_graph(tmp_path, linear_graph())
     table = read_layer_table(build_twin(path, hardware=("sm_89",)).layer_table)
-    found = audit_table(read_products(path), table, twin=read_layer_table(None), macs={}, in_encoder=in_encoder)
+    found = audit_table(
+        read_products(path), table, twin=read_layer_table(None), tokens=1, macs={}, in_encoder=in_encoder
+    )
     assert (found.status, found.reason) == ("complete", "no bytes: the builder printed no layer table")
     assert (found.activation_mb, found.weight_mb) == (None, None)
     assert gemms(found) == (1, 0, 0)

@@ -106,7 +106,7 @@ def test_a_model_without_ranges_is_refused_with_its_quantizers(tmp_path: Path) -
         export(model, tmp_path / "onnx")
     layer = "bert.encoder.layer.0.attention"
     assert str(caught.value) == (
-        f"the model is not calibrated: 7 quantizers have no range ({layer}.self.query_quantizer, "
+        f"the model is not calibrated: 8 quantizers have no range ({layer}.self.query_quantizer, "
         f"{layer}.self.key_quantizer, {layer}.self.value_quantizer, ...); run qdq calibrate first"
     )
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from export.targets.base import Precision
 from qat.errors import ExportError
 from qat.quantizer import named_quantizers
 from tests.test_export.conftest import Trace
-from tests.test_export.tiny_models import Case, Traced, make_batch, run_torch
+from tests.test_export.tiny_models import Case, FamilyName, Traced, make_batch, run_torch
 from tests.tolerances import TIE, TIE_FP16
 
 BATCH = make_batch(6, 33, seed=4)
@@ -41,11 +41,24 @@ def test_every_tensor_is_at_most_one_step_off_and_only_at_ties(
 ) -> None:
     found = compare_layers(traced.model, save(traced, tmp_path, target, precision), BATCH)
     assert sorted(each.name for each in found) == expected_names(traced)
-    assert len(found) == (10 if traced.case.family == "convbert" else 8) * traced.case.layers
+    assert len(found) == (11 if traced.case.family == "convbert" else 9) * traced.case.layers
     assert all(each.values % (6 * 33) == 0 for each in found)
     assert max(each.largest_step for each in found) <= 1
     allowed = {"fp32": TIE, "fp16": TIE_FP16}[precision].value
     assert max(each.tie_distance for each in found) <= allowed
+
+
+@pytest.mark.parametrize("family", ["bert", "squeezebert"])
+@pytest.mark.parametrize("target", ["rtx", "onnxruntime"])
+def test_products_before_residuals_are_compared_as_well(
+    family: FamilyName, target: str, trace: Trace, tmp_path: Path
+) -> None:
+    traced = trace(Case(family, "lean", "per_tensor", shallow=True))
+    found = compare_layers(traced.model, save(traced, tmp_path, target), BATCH)
+    assert sorted(each.name for each in found) == expected_names(traced)
+    assert len(found) == 11
+    assert max(each.largest_step for each in found) <= 1
+    assert max(each.tie_distance for each in found) <= TIE.value
 
 
 def test_quantizers_that_the_exporter_joined_are_compared_once(trace: Trace, tmp_path: Path) -> None:
@@ -82,7 +95,7 @@ def test_a_changed_weight_is_found_at_the_next_tensor(bert: Traced, tmp_path: Pa
     with torch.no_grad():
         dense.get_parameter("weight").mul_(0.97)
     found = [each.name for each in compare_layers(broken, path, BATCH) if is_wrong(each)]
-    assert found == ["bert.encoder.layer.1.output.dense.input_quantizer"]
+    assert found == ["bert.encoder.layer.1.intermediate.dense.product_quantizer"]
 
 
 def test_the_model_is_as_it_was_afterwards(bert: Traced, tmp_path: Path) -> None:

@@ -42,3 +42,14 @@ def test_folded_weights_are_refused(bert: Traced) -> None:
 def test_a_quantizer_that_stays_breaks_the_promise(bert: Traced) -> None:
     with pytest.raises(ir.passes.PostconditionError, match=r"^quantization nodes are left$"):
         StripQuantization().ensures(bert.graph)
+
+
+def test_the_quantizers_named_go_and_the_others_stay(bert: Traced) -> None:
+    def quantizers(graph: ir.Model) -> set[str]:
+        return {(node.name or "").rpartition("/")[0] for node in nodes_of(graph, QUANTIZE, DEQUANTIZE)}
+
+    gone = frozenset(f"bert.encoder.layer.0.intermediate.dense.{slot}_quantizer" for slot in ("weight", "product"))
+    part = bert.graph.clone()
+    assert StripQuantization(gone)(part).modified
+    assert quantizers(part) == quantizers(bert.graph) - gone
+    assert not StripQuantization(gone)(part).modified

@@ -43,6 +43,7 @@ def test_placed_by_default() -> None:
         *BRANCH,
         "attention.output.dense.input_quantizer",
         "ffn_quantizer",
+        "intermediate.dense.product_quantizer",
         "output.dense.input_quantizer",
     }
 
@@ -124,7 +125,7 @@ def make_grouped(groups: int, weights: WeightGranularity) -> QuantGroupedLinear:
     )
     quantized.input_quantizer = FakeQuantizer(QuantSpec(), ranges=1, name="input")
     quantized.input_quantizer.set_range(torch.tensor([2.0]))
-    quantized.output_quantizer, quantized.partners = Unquantized(), ()
+    quantized.product_quantizer, quantized.output_quantizer, quantized.partners = Unquantized(), Unquantized(), ()
     return quantized
 
 
@@ -137,9 +138,15 @@ def test_a_grouped_linear_is_one_of_the_rounded_tensors(groups: int, weights: We
     rounded = oracles.fake_quantize(weight, oracles.scale_of(amax), 2 if weights == "per_channel" else None)
     assert torch.equal(layer.quantized_weight(), torch.from_numpy(rounded))
     plain = GroupedLinearLayer(input_size=16, output_size=8, num_groups=groups)
-    plain.weight, plain.bias = nn.Parameter(torch.from_numpy(rounded)), layer.bias
+    bias = layer.bias.detach().clone()
+    plain.weight, plain.bias = nn.Parameter(torch.from_numpy(rounded)), nn.Parameter(bias.clone())
     inputs = torch.from_numpy(oracles.fake_quantize(x.numpy(), oracles.scale_of(np.array([2.0], np.float32))))
     assert torch.equal(layer(x), plain(inputs))
+    layer.product_quantizer = FakeQuantizer(QuantSpec(), ranges=1, name="product")
+    layer.product_quantizer.set_range(torch.tensor([1.0]))
+    nn.init.zeros_(plain.bias)
+    levels = oracles.fake_quantize(plain(inputs).detach().numpy(), oracles.scale_of(np.array([1.0], np.float32)))
+    assert torch.equal(layer(x), torch.from_numpy(levels) + bias)
 
 
 def test_a_wrapped_model_holds_per_channel_ranges_of_grouped_weights() -> None:

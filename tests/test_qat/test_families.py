@@ -59,6 +59,7 @@ def test_bert_by_default() -> None:
         *(f"attention.self.{slot}" for slot in FOUR),
         "attention.output.dense.input_quantizer",
         "ffn_quantizer",
+        "intermediate.dense.product_quantizer",
         "output.dense.input_quantizer",
     }
 
@@ -69,8 +70,23 @@ def test_albert_by_default() -> None:
         *(f"attention.{slot}" for slot in FOUR),
         "attention.dense.input_quantizer",
         "attention.ffn_quantizer",
+        "ffn.product_quantizer",
         "ffn_output.input_quantizer",
     }
+
+
+@pytest.mark.parametrize(
+    ("family", "dense", "output"),
+    [
+        ("bert", "attention.output.dense", "output.dense"),
+        ("albert", "attention.dense", "ffn_output"),
+        ("convbert", "attention.output.dense", "output.dense"),
+        ("squeezebert", "post_attention.conv1d", "output.conv1d"),
+    ],
+)
+def test_lean_adds_the_products_before_the_residuals(family: FamilyName, dense: str, output: str) -> None:
+    more = {f"{dense}.product_quantizer", f"{output}.product_quantizer"}
+    assert placed(family, "lean") == placed(family, "tensorrt") | more
 
 
 def test_bert_as_qdqbert_had_it() -> None:

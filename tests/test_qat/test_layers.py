@@ -1,11 +1,12 @@
 """Quantized Linears against the oracle, and weight ranges that follow the weights."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from qat.layers import QuantConv1d, QuantLinear, refresh_weight_ranges
-from qat.quantizer import FakeQuantizer, Unquantized
+from qat.quantizer import FakeQuantizer, Unquantized, disable_quantizers
 from qat.recipe import WeightGranularity
 from qat.spec import PerChannel, PerTensor, QuantSpec
 from tests import oracles
@@ -59,6 +60,35 @@ def test_an_output_quantizer_rounds_what_leaves() -> None:
     y = functional.linear(layer.input_quantizer(x), layer.quantized_weight(), layer.bias)
     scale = oracles.scale_of(quantizer_of(layer, "output_quantizer").amax.numpy())
     assert torch.equal(layer(x), torch.from_numpy(oracles.fake_quantize(y.detach().numpy(), scale)))
+
+
+def test_a_product_quantizer_rounds_before_the_bias() -> None:
+    layer = linear(make_wrapped("bert", "lean"), FFN_OUTPUT)
+    x = torch.randn(2, 5, 64)
+    product = functional.linear(layer.input_quantizer(x), layer.quantized_weight()).detach().numpy()
+    scale = oracles.scale_of(quantizer_of(layer, "product_quantizer").amax.numpy())
+    assert torch.equal(layer(x), torch.from_numpy(oracles.fake_quantize(product, scale)) + layer.bias)
+
+
+def test_a_product_quantizer_without_a_bias() -> None:
+    layer = linear(make_wrapped("bert", "lean"), FFN_OUTPUT)
+    x = torch.randn(2, 5, 64)
+    with torch.no_grad():
+        layer.bias.zero_()
+        expected = layer(x)
+    layer.register_parameter("bias", None)
+    assert torch.equal(layer(x), expected)
+
+
+def test_a_product_is_seen_without_its_bias_and_off_it_changes_no_bit() -> None:
+    model = make_wrapped("bert", "lean")
+    layer, x, seen = linear(model, FFN_OUTPUT), torch.randn(2, 5, 64), list[torch.Tensor]()
+    with disable_quantizers(model):
+        assert torch.equal(layer(x), functional.linear(x, layer.weight, layer.bias))
+        handle = layer.product_quantizer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        layer(x)
+        handle.remove()
+    assert torch.equal(seen[0], functional.linear(x, layer.weight))
 
 
 @pytest.mark.parametrize("weights", ["per_tensor", "per_channel"])
@@ -157,7 +187,7 @@ def test_a_convolution_is_one_of_the_rounded_tensors(groups: int, weights: Weigh
     )
     layer.input_quantizer = FakeQuantizer(QuantSpec(token_axis=2), ranges=1, name="input")
     layer.input_quantizer.set_range(torch.tensor([2.0]))
-    layer.output_quantizer, layer.partners = Unquantized(), ()
+    layer.product_quantizer, layer.output_quantizer, layer.partners = Unquantized(), Unquantized(), ()
     x, weight = torch.randn(2, 8, 5), layer.weight.detach().numpy()
     amax = abs(weight).max(axis=(1, 2) if weights == "per_channel" else None)
     axis = 0 if weights == "per_channel" else None
@@ -165,3 +195,9 @@ def test_a_convolution_is_one_of_the_rounded_tensors(groups: int, weights: Weigh
     rounded = torch.from_numpy(oracles.fake_quantize(x.numpy(), oracles.scale_of(torch.tensor([2.0]).numpy())))
     assert torch.equal(layer.quantized_weight(), expected)
     assert torch.equal(layer(x), functional.conv1d(rounded, expected, layer.bias, padding=1, groups=groups))
+    layer.product_quantizer = FakeQuantizer(QuantSpec(token_axis=2), ranges=1, name="product")
+    layer.product_quantizer.set_range(torch.tensor([1.0]))
+    product = functional.conv1d(rounded, expected, None, padding=1, groups=groups).detach().numpy()
+    levels = torch.from_numpy(oracles.fake_quantize(product, oracles.scale_of(np.array([1.0], np.float32))))
+    assert layer.bias is not None
+    assert torch.equal(layer(x), levels + layer.bias[:, None])

@@ -81,6 +81,19 @@ def test_a_switched_off_one_hands_the_tensor_on() -> None:
     assert Unquantized()(X) is X
 
 
+def test_it_is_idle_when_it_is_off_and_nobody_watches() -> None:
+    quantizer = make_quantizer()
+    assert Unquantized().idle
+    assert not quantizer.idle
+    quantizer.enabled = False
+    assert quantizer.idle
+    for register in (quantizer.register_forward_pre_hook, quantizer.register_forward_hook):
+        handle = register(lambda *_: None)
+        assert not quantizer.idle
+        handle.remove()
+    assert quantizer.idle
+
+
 @pytest.mark.parametrize(
     ("amax", "message"),
     [
@@ -142,7 +155,7 @@ def test_missing_ranges_are_listed_with_their_depth() -> None:
 def test_missing_ranges_of_switched_off_quantizers_do_not_count() -> None:
     model = make_float("bert")
     wrap(model)
-    assert len(quantizers_without_range(model)) == 14
+    assert len(quantizers_without_range(model)) == 16
     with disable_quantizers(model):
         assert quantizers_without_range(model) == []
 

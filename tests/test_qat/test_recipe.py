@@ -22,13 +22,14 @@ def refusal(values: dict[str, Any]) -> str:
 
 
 def test_the_shipped_ones() -> None:
-    assert shipped_recipes() == ["linear", "qdqbert", "tensorrt"]
+    assert shipped_recipes() == ["lean", "linear", "qdqbert", "tensorrt"]
 
 
 @pytest.mark.parametrize(
     ("name", "roles", "sharing"),
     [
-        ("tensorrt", {"weight", "input", "residual", "attention"}, "tensor"),
+        ("tensorrt", {"weight", "input", "residual", "attention", "preactivation"}, "tensor"),
+        ("lean", {"weight", "input", "residual", "attention", "preactivation", "product"}, "tensor"),
         ("qdqbert", {"weight", "input", "residual", "add_local", "attention"}, "reader"),
         ("linear", {"weight", "input"}, "tensor"),
     ],
@@ -46,7 +47,7 @@ def test_a_file_is_read_as_a_shipped_one_is(tmp_path: Path) -> None:
     assert Recipe.load(path) == Recipe.load(str(path)) == Recipe.from_mapping(VALUES, where="here")
 
 
-@pytest.mark.parametrize("name", ["linear", "qdqbert", "tensorrt"])
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_json_values_give_the_recipe_back(name: str) -> None:
     recipe = Recipe.load(name)
     assert Recipe.from_mapping(recipe.model_dump(mode="json"), where="config.json") == recipe
@@ -64,7 +65,8 @@ def test_an_unknown_name() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("tensort")
     assert str(caught.value) == (
-        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? known: linear, qdqbert, tensorrt"
+        "recipe 'tensort' is neither shipped nor a file: did you mean 'tensorrt'? "
+        "known: lean, linear, qdqbert, tensorrt"
     )
 
 
@@ -106,8 +108,8 @@ def test_a_misspelt_key_of_a_rule_is_named_with_the_nearest() -> None:
         ({"rules": []}, "rules: Tuple should have at least 1 item after validation, not 0 ([] given)"),
         (
             {"rules": [RULE | {"roles": ["weights"]}]},
-            "rules.0.roles.0: Input should be 'weight', 'input', 'residual', 'add_local' or 'attention' "
-            "('weights' given)",
+            "rules.0.roles.0: Input should be 'weight', 'input', 'residual', 'add_local', 'attention', 'preactivation' "
+            "or 'product' ('weights' given)",
         ),
         ({"rules": [RULE | {"quantize": "yes"}]}, "rules.0.quantize: Input should be a valid boolean ('yes' given)"),
     ],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qat.huggingface import unwrap, wrap
 from qat.layers import QuantConv1d
-from qat.quantizer import FakeQuantizer, disable_quantizers, named_quantizers
+from qat.quantizer import FakeQuantizer, Unquantized, disable_quantizers, named_quantizers
 from qat.recipe import Recipe, WeightGranularity
 from qat.split import split_outlier_neurons
 from tests import oracles
@@ -18,7 +18,13 @@ from tests.tiny import tiny_squeezebert
 
 ATTENTION = frozenset({"matmul_qk.left", "matmul_qk.right", "matmul_qkv.right", "softmax.probs"})
 PLACED = {
-    "tensorrt": {"hidden", "post_attention.conv1d.input", "post_attention.ffn", "output.conv1d.input"},
+    "tensorrt": {
+        "hidden",
+        "post_attention.conv1d.input",
+        "post_attention.ffn",
+        "intermediate.conv1d.product",
+        "output.conv1d.input",
+    },
     "linear": {"attention.hidden", *(f"{part}.conv1d.input" for part in ("post_attention", "intermediate", "output"))},
     "qdqbert": {
         *(f"attention.{part}.input" for part in ("query", "key", "value")),
@@ -85,6 +91,7 @@ def test_a_grouped_convolution_is_that_of_rounded_numbers(weights: WeightGranula
     layer = model.get_submodule(f"{SQUEEZEBERT_LAYER}.intermediate.conv1d")
     assert isinstance(layer, QuantConv1d)
     assert isinstance(layer.weight_quantizer, FakeQuantizer)
+    layer.product_quantizer = Unquantized()
     x = torch.randn(2, 32, 5)
     assert layer.bias is not None
     answer, bias = layer(x).detach().numpy(), layer.bias.detach().numpy()

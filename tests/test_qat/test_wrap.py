@@ -10,7 +10,7 @@ from transformers import BertConfig, BertLMHeadModel, DistilBertConfig, DistilBe
 from qat.errors import CheckpointError, RecipeError
 from qat.huggingface import wrap
 from qat.quantizer import disable_quantizers, named_quantizers
-from qat.recipe import Recipe, Role, Rule, shipped_recipes
+from qat.recipe import PRODUCTS, Recipe, Role, Rule, shipped_recipes
 from qat.wrap import OUTSIDE
 from tests.test_qat.wrapped import (
     ALBERT_LAYER,
@@ -91,14 +91,27 @@ def test_the_report_names_what_lies_outside(family: FamilyName) -> None:
 def test_the_report_gives_a_reason_for_everything_inside() -> None:
     report = wrap(make_float("bert"))
     rows = {(row.name, row.kind): row for row in report.rows if row.reason != OUTSIDE}
-    assert len(rows) == len([row for row in report.rows if row.reason != OUTSIDE]) == 2 * 17
+    assert len(rows) == len([row for row in report.rows if row.reason != OUTSIDE]) == 2 * 20
     dense = f"{BERT_LAYER}.output.dense"
     assert (rows[dense, "weight"].quantized, rows[dense, "weight"].reason) == (True, "rule 1 of recipe 'tensorrt'")
     assert (rows[dense, "add_local"].quantized, rows[dense, "add_local"].reason) == (
         False,
         "no rule of recipe 'tensorrt' asks for it",
     )
-    assert report.quantized == sum(row.quantized for row in report.rows) == 2 * 15
+    assert report.quantized == sum(row.quantized for row in report.rows) == 2 * 16
+
+
+def test_the_product_of_a_float_weight_stays_float() -> None:
+    model = make_float("bert")
+    off = Rule(layers="*.intermediate.dense", roles=("weight",), quantize=False)
+    report = wrap(model, make_recipe(("weight", "input", "preactivation", "product"), off))
+    products = {row.name: row for row in report.rows if row.kind in PRODUCTS and row.name.startswith(BERT_LAYER)}
+    assert {name: row.quantized for name, row in products.items()} == {
+        f"{BERT_LAYER}.attention.output.dense": True,
+        f"{BERT_LAYER}.intermediate.dense": False,
+        f"{BERT_LAYER}.output.dense": True,
+    }
+    assert products[f"{BERT_LAYER}.intermediate.dense"].reason == "its weight is float: no integer GEMM gives it"
 
 
 def test_the_last_rule_switches_a_layer_off() -> None:
