@@ -41,3 +41,5 @@ PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in 
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
 HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")
 PROJECTIONS = Tolerance(0.03, "second moments of 8,000 random projections against their expectation, 3 standard errors")
+ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
+ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.calibrate import list_ranges
+from calibration.range_rows import list_ranges
 from calibration.ranges import METHODS
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint
