@@ -95,9 +95,9 @@ def _write_share(share: float | None, *, approximate: bool) -> str | None:
     """A share as a percentage; an estimate says so.
 
     >>> _write_share(0.00123, approximate=False), _write_share(0.5, approximate=True)
-    ('0.123%', '~50%')
+    ('0.12%', '~50%')
     """
-    return None if share is None else f"{'~' if approximate else ''}{100 * share:.3g}%"
+    return None if share is None else f"{'~' if approximate else ''}{100 * share:.2g}%"
 
 
 def _compare(folder: Path, other: Path, task: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
 from calibration.range_rows import list_ranges
+from calibration.ranges import METHODS
 from calibration.settings import CalibrationSettings
 from qat.huggingface import quantization_config, wrap
 from qat.layers import QuantizedLayer
@@ -22,7 +23,8 @@ from tests.tolerances import PADDING
 
 PERCENTILE = CalibrationSettings(method="percentile", percentile=99.0)
 MAX = CalibrationSettings(method="max")
-SETTINGS = (MAX, PERCENTILE)
+COUNTED = {name: CalibrationSettings(method=name, percentile=99.0) for name in METHODS}
+SEARCHED = {"best": CalibrationSettings(method="best")}
 
 family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tiny_squeezebert}
@@ -30,7 +32,8 @@ BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tin
 
 blind_to_padding = pytest.mark.parametrize("make", BLIND_TO_PADDING.values(), ids=BLIND_TO_PADDING)
 
-method = pytest.mark.parametrize("settings", SETTINGS, ids=["max", "percentile"])
+counted = pytest.mark.parametrize("settings", COUNTED.values(), ids=COUNTED)
+every_method = pytest.mark.parametrize("settings", (COUNTED | SEARCHED).values(), ids=COUNTED | SEARCHED)
 
 
 def ranges_of(model: nn.Module) -> dict[str, Tensor]:
@@ -67,18 +70,24 @@ def test_percentile_ranges_are_those_of_hooks_on_the_float_model(make: Callable[
             assert amax == min(float(np.float16(exact)), float(values.max())), name
 
 
+def pad_rows(batches: Batches, by: int) -> Batches:
+    return [{name: nn.functional.pad(x, (0, by)) for name, x in each.items() if name != "labels"} for each in batches]
+
+
 @blind_to_padding
-@method
-def test_more_padding_gives_the_same_ranges(make: Callable[[], PreTrainedModel], settings: CalibrationSettings) -> None:
-    batches = tiny_batches(24)
-    wider = [{name: nn.functional.pad(x, (0, 9)) for name, x in each.items() if name != "labels"} for each in batches]
-    narrow, wide = ranges_for(make, batches, settings), ranges_for(make, wider, settings)
+@every_method
+def test_padding_and_batching_change_no_range(
+    make: Callable[[], PreTrainedModel], settings: CalibrationSettings
+) -> None:
+    narrow = ranges_for(make, tiny_batches(24), settings)
+    wide = ranges_for(make, pad_rows(tiny_batches(24, batch_size=5), 9), settings)
+    assert wide.keys() == narrow.keys()
     for name, amax in narrow.items():
-        torch.testing.assert_close(wide[name], amax, rtol=PADDING.value, atol=0)
+        torch.testing.assert_close(wide[name], amax, rtol=PADDING.value, atol=0, msg=name)
 
 
 @blind_to_padding
-@method
+@counted
 def test_huge_activations_at_padding_enter_no_range(
     make: Callable[[], PreTrainedModel], settings: CalibrationSettings
 ) -> None:

@@ -65,6 +65,7 @@ def test_every_family_is_listed_in_eighty_columns(
     assert lines[0].startswith(f"int8: {len(told)} ranges from data; ")
     assert lines[1].split() == ["layer", "tensor", "amax", "scale", "method", "clipped", "max/amax", "outl."]
     assert max(map(len, lines)) <= 80
+    assert "…" not in done.out
     assert sum("percentile" in line for line in lines) == len(told)
     assert [int(line.split()[0]) for line in lines[2:] if "percentile" in line] == sorted(row["layer"] for row in told)
 
