@@ -10,6 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.commands import benchmark_command, evaluate_command, run_command
 from benchmarks.sensitivity_command import sensitivity_command
 from calibration.commands import calibrate_command
+from calibration.ranges_command import ranges_command
 from export.commands import audit_command, build_command, export_command, lint_command
 from qat.commands import finetune_command
 from qat.errors import QDQError
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("calibrate")(calibrate_command)
+app.command("ranges")(ranges_command)
 app.command("finetune")(finetune_command)
 app.command("export")(export_command)
 app.command("build")(build_command)

@@ -1,6 +1,5 @@
 """What the journey measures of what it made: accuracy step by step, the engine beside its float twin, latency."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,7 +12,9 @@ import onnx_ir as ir
 from benchmarks.accuracy import share_same_argmax
 from benchmarks.latency import measure_latency
 from benchmarks.workload import Workload
-from calibration.calibrate import RangeRow
+from calibration.evidence import Evidence
+from calibration.range_listing import describe_range, find_evidence
+from calibration.range_rows import RangeRow
 from export.audit.build_audit import audit_built
 from export.audit.onnxruntime_audit import audit_onnxruntime
 from export.engine import BuildSettings, build
@@ -125,24 +126,20 @@ def compare_latency(
     return [asdict(row) for row in measured]
 
 
-def describe_ranges(rows: Sequence[RangeRow]) -> list[dict[str, Any]]:
-    """Every range with the role of its tensor and the layer it is reached at: of a shared layer, the depth.
+def describe_ranges(rows: Sequence[RangeRow], evidence: Evidence) -> list[dict[str, Any]]:
+    """Every range with what is known of its tensor; ``depth`` is the layer it is reached at.
 
-    >>> row = RangeRow(name="bert.encoder.layer.3.output.dense.input_quantizer", source="calibrated", depth=0, amax=2.5)
-    >>> describe_ranges([row])[0]["role"], describe_ranges([row])[0]["depth"]
-    ('output.dense.input', 3)
+    >>> row = RangeRow(name="layer.3.output.dense.input_quantizer", source="calibrated", depth=0, amax=2.5, scale=0.02)
+    >>> described, = describe_ranges([row], {})
+    >>> described["role"], described["depth"], described["histogram"]
+    ('output.dense.input', 3, None)
     """
     described = []
     for row in rows:
-        *_, layer, role = re.split(r"\.(\d+)\.", row.name)
-        described.append(
-            {
-                "name": row.name,
-                "role": role.removesuffix("_quantizer"),
-                "depth": int(layer) + row.depth,
-                "amax": row.amax,
-            }
-        )
+        found = find_evidence(row, evidence)
+        told = describe_range(row, found)
+        told["depth"] = told.pop("layer")
+        described.append({**told, "histogram": None if found is None else found.magnitudes.to_dict()})
     return described
 
 

@@ -153,7 +153,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
-        "ranges": describe_ranges(calibrated.calibration.ranges),
+        "ranges": describe_ranges(calibrated.calibration.ranges, calibrated.calibration.evidence),
         "coverage": [asdict(row) for row in calibrated.wrapped.rows],
         "convolutions": read_convolutions(exported.folder),
         "split_neurons": [asdict(block) for block in calibrated.split],

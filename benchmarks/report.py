@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import report_sections as sections
+from benchmarks.report_ranges import build_ranges
 from qat.artefacts import atomic_file, write_json
 
 JSON_NAME = "report.json"
@@ -105,7 +106,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         "ladder": sections.build_ladder(report.get("accuracy") or {}),
         "latency": sections.build_latency(report.get("latency") or []),
         "size": report.get("size_mb") or {},
-        "ranges": sections.build_ranges(report.get("ranges") or []),
+        "ranges": build_ranges(report.get("ranges") or []),
         "coverage": sections.build_coverage(report.get("coverage") or []),
         "convolutions": sections.build_convolutions(report.get("convolutions") or []),
         "engine": sections.build_engine(report.get("engine") or {}),

@@ -3,15 +3,23 @@
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 # Colours that occur in no other role; the page's own take their place in the finished SVG.
-_COLOURS = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--line)", "#040404": "var(--accent)"}
-_INK, _MUTED, _LINE, _ACCENT = _COLOURS
+_COLOURS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--muted)",
+    "#030303": "var(--line)",
+    "#040404": "var(--accent)",
+    "#050505": "var(--warn)",
+}
+_INK, _MUTED, _LINE, _ACCENT, _WARN = _COLOURS
 
 _UNWANTED = (
     r"<metadata>.*?</metadata>",
@@ -23,6 +31,14 @@ _UNWANTED = (
 )
 
 _WIDTH, _HEIGHT = 2.3, 1.45  # inches; 72 points each in the SVG
+_RIDGE = 0.17
+"""Inches a depth."""
+
+_OVERLAP = 1.5
+"""How many depths high the highest bin is."""
+
+_OCTAVES = 13
+"""How far below the highest magnitude ridges are shown."""
 
 
 def draw_depths(points: Sequence[tuple[int, float]], *, limits: tuple[float, float], name: str) -> str:
@@ -47,6 +63,67 @@ def draw_depths(points: Sequence[tuple[int, float]], *, limits: tuple[float, flo
         return _write_svg(figure)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ridge:
+    """The histogram of a tensor at one depth, and the range it is clipped to.
+
+    Attributes:
+        depth: the layer.
+        edges: of the bins, rising, one more than ``counts``.
+        counts: how many values each holds.
+        amax: the range.
+    """
+
+    depth: int
+    edges: Sequence[float]
+    counts: Sequence[int]
+    amax: float
+
+
+def draw_ridges(ridges: Sequence[Ridge], *, highest: float, depths: tuple[int, int], name: str) -> str:
+    """An SVG of histograms one below the other, magnitudes logarithmic, with a mark at each range.
+
+    Heights are square roots of counts, so that rare values show; each ridge has its own scale. What lies beyond its
+    range has the colour of warnings.
+
+    Args:
+        ridges: at least one.
+        highest: the largest magnitude, shared by the panels that are compared.
+        depths: the first and last depth, shared likewise.
+        name: makes the SVG's internal names unique in the page.
+    """
+    with mpl.rc_context({"svg.fonttype": "none", "font.size": 8.5, "svg.hashsalt": name}):
+        figure = Figure(figsize=(_WIDTH, _RIDGE * (depths[1] - depths[0] + 1) + 0.5), layout="constrained")
+        axes = figure.add_subplot()
+        for ridge in sorted(ridges, key=lambda each: each.depth):
+            _draw_ridge(axes, ridge)
+        axes.set_xscale("log")
+        axes.set_xlim(highest / 2**_OCTAVES, highest * 1.3)
+        axes.set_ylim(depths[1] + 0.25, depths[0] - _OVERLAP - 0.1)
+        _quieten(axes)
+        axes.grid(visible=False)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}" if depths[0] <= value <= depths[1] else "")
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+        axes.minorticks_off()
+        return _write_svg(figure)
+
+
+def _draw_ridge(axes: Axes, ridge: Ridge) -> None:
+    edges, counts = np.array(ridge.edges), np.array(ridge.counts, dtype=np.float64)
+    places = np.concatenate([edges[:1], np.sqrt(edges[1:] * edges[:-1]), edges[-1:]])
+    heights = np.concatenate([[0.0], _OVERLAP * np.sqrt(counts / (counts.max() or 1.0)), [0.0]])
+    order = ridge.depth  # a ridge lies over those above it
+    axes.fill(places, ridge.depth - heights, color=_ACCENT, alpha=0.35, linewidth=0, zorder=order)
+    beyond = places > ridge.amax
+    if beyond.any():
+        at = np.interp(np.log(ridge.amax), np.log(places), heights)
+        x = [ridge.amax, ridge.amax, *places[beyond]]
+        axes.fill(x, ridge.depth - np.array([0.0, at, *heights[beyond]]), color=_WARN, linewidth=0, zorder=order)
+    axes.plot([ridge.amax] * 2, [ridge.depth, ridge.depth - 0.7], color=_INK, linewidth=1.2, zorder=order)
+
+
 def _quieten(axes: Axes) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
@@ -55,7 +132,7 @@ def _quieten(axes: Axes) -> None:
     axes.grid(axis="y", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=_MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(LogLocator(numticks=4))
     axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axes.minorticks_off()
@@ -68,6 +145,7 @@ def _write_svg(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     for pattern in _UNWANTED:
         text = re.sub(pattern, "", text, flags=re.DOTALL)
+    text = re.sub(r"(\.\d\d)\d+(?![\d<])", r"\1", text)  # a hundredth of a point; labels stay whole
     for placeholder, colour in _COLOURS.items():
         text = text.replace(placeholder, colour)
     return text

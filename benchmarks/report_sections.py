@@ -1,11 +1,9 @@
 """What the report's page shows, computed from the report's facts: one function a section, missing facts as ``None``."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.report_charts import draw_depths
 from benchmarks.verdict import (
     LADDER,
     compare_speeds,
@@ -132,39 +130,6 @@ def build_latency(rows: Sequence[Row]) -> list[Section]:
     ]
 
 
-def build_ranges(rows: Sequence[Row]) -> Section | None:
-    """A panel a role (amax over depth), a table of the largest amax by depth and role, and every row."""
-    flat: list[Section] = [
-        {**{key: row.get(key) for key in ("name", "role", "depth")}, "amax": _peak(row.get("amax"))} for row in rows
-    ]
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in flat:
-        if isinstance(row["depth"], int) and (row["amax"] or 0.0) > 0:
-            points.setdefault(str(row["role"]), []).append((row["depth"], row["amax"]))
-    if not flat:
-        return None
-    every = [amax for values in points.values() for _, amax in values]
-    limits = (min(every), max(every)) if every else (1.0, 1.0)
-    panels = [
-        {"role": role, "svg": draw_depths(values, limits=limits, name=f"ranges-{place}")}
-        for place, (role, values) in enumerate(points.items())
-    ]
-    depths = sorted({depth for values in points.values() for depth, _ in values})
-    table = [
-        {"depth": depth, "cells": [_shade_peak(values, depth, limits) for values in points.values()]}
-        for depth in depths
-    ]
-    return {"panels": panels, "roles": list(points), "table": table, "rows": flat}
-
-
-def _shade_peak(values: Sequence[tuple[int, float]], depth: int, limits: tuple[float, float]) -> Section:
-    peaks = [amax for at, amax in values if at == depth]
-    if not peaks:
-        return {"amax": None, "heat": 0.0}
-    span = math.log(limits[1] / limits[0]) or 1.0
-    return {"amax": max(peaks), "heat": math.log(max(peaks) / limits[0]) / span}
-
-
 def build_coverage(rows: Sequence[Row]) -> Section | None:
     """What is INT8 and what is not: counts by kind, and the rows joined where only a layer's number differs."""
     if not rows:
@@ -245,13 +210,6 @@ def _mapping(report: Row, name: str) -> Row:
 def _rows(report: Row, name: str) -> Sequence[Row]:
     value = report.get(name)
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-
-
-def _peak(amax: object) -> float | None:
-    """The largest of a channel list, or the number itself."""
-    if isinstance(amax, Sequence) and not isinstance(amax, str):
-        return max((number for value in amax if (number := read_number(value)) is not None), default=None)
-    return read_number(amax)
 
 
 def _capitalise(text: str) -> str:

@@ -1,6 +1,6 @@
 """Calibration: real batches run through the float model, observers watch every quantizer's input, ranges come out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,16 +12,19 @@ from transformers import PreTrainedModel
 from calibration.candidates import Candidates, Ranges, find_candidates, merge_depths, set_ranges
 from calibration.distributed import is_mine, merge_observers, raise_together
 from calibration.equalize import Equalization, equalize_stream
-from calibration.observers import RangeObserver
+from calibration.evidence import Evidence, examine
+from calibration.observers import RangeObserver, calibrated_quantizers
 from calibration.probe import Probe
+from calibration.range_rows import RangeRow, list_ranges
 from calibration.ranges import require_method
 from calibration.search import search_ranges
 from calibration.settings import BEST, CalibrationSettings
 from qat.chunking import whole_feed_forward
 from qat.errors import DataError, QDQError
+from qat.fake_quant import scale_from_amax
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
-from qat.quantizer import disable_quantizers, named_quantizers
+from qat.quantizer import FakeQuantizer, disable_quantizers
 
 _SEARCH_BATCH = 8
 """Few rows a batch, of like length: padding would cost as much as they do."""
@@ -35,22 +38,13 @@ Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RangeRow:
-    """One range of a calibrated model: of a shared layer, that of one depth."""
-
-    name: str
-    source: str
-    depth: int
-    amax: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
     """What calibration read and found.
 
     Attributes:
         constant: the quantizers that met a single magnitude everywhere, zero for instance.
         candidates: the ranges of every method that was asked for.
+        evidence: what passed through the quantizers, and how those ranges fit it.
         equalization: what was done to the residual stream; None where it was not asked for.
     """
 
@@ -61,6 +55,7 @@ class Calibration:
     ranges: tuple[RangeRow, ...]
     constant: tuple[str, ...]
     candidates: Candidates
+    evidence: Evidence
     equalization: Equalization | None = None
 
     @property
@@ -120,7 +115,29 @@ def calibrate(
         ),
         candidates=candidates,
         equalization=equalization,
+        evidence=_examine_all(model, observer, candidates),
     )
+
+
+def _examine_all(model: nn.Module, observer: RangeObserver, candidates: Candidates) -> Evidence:
+    quantizers = dict(calibrated_quantizers(model))
+    return {
+        name: [
+            examine(
+                histogram.points(),
+                histogram.largest,
+                observer.channels[name][depth].read(histogram.largest),
+                _with_scales([ranges[name][depth] for ranges in candidates.values()], quantizers[name]),
+            )
+            for depth, histogram in enumerate(found)
+        ]
+        for name, found in observer.histograms.items()
+    }
+
+
+def _with_scales(ranges: Sequence[float], quantizer: FakeQuantizer) -> list[tuple[float, float]]:
+    stored = torch.tensor(ranges)  # in FP32, as the quantizer has them
+    return list(zip(stored.tolist(), scale_from_amax(stored, quantizer.spec.scale_type).tolist(), strict=True))
 
 
 def _equalize_first(model: PreTrainedModel, batches: Iterable[Batch]) -> tuple[Equalization | None, Iterable[Batch]]:
@@ -182,16 +199,6 @@ def _run_share(
     except QDQError as error:
         return error
     return None
-
-
-def list_ranges(model: nn.Module) -> Iterator[RangeRow]:
-    """Every range of a model: activations one row a depth, weights their largest channel."""
-    for name, quantizer in named_quantizers(model):
-        values = quantizer.amax.tolist()
-        if quantizer.axis is not None:
-            values = [max(values)]
-        for depth, amax in enumerate(values):
-            yield RangeRow(name=name, source=quantizer.spec.range_source, depth=depth, amax=amax)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
+from calibration.channels import ChannelPeaks
 from calibration.observers import RangeObserver
 from qat.errors import QDQError
 
@@ -73,7 +74,16 @@ def merge_observers(observer: RangeObserver) -> None:
     for histogram, own, peak in zip(histograms, counts, peaks, strict=True):
         histogram.counts, histogram.peak = own, peak
     observer.batches, observer.rows, observer.tokens = seen.tolist()
+    _merge_channels([each for found in observer.channels.values() for each in found])
     kept: list[dict[int, dict[str, torch.Tensor]]] = [{}] * processes()
     distributed.all_gather_object(kept, observer.probe.batches)
     for batches in kept:
         observer.probe.merge(batches)
+
+
+def _merge_channels(own: list[ChannelPeaks]) -> None:
+    found: list[list[ChannelPeaks]] = [[]] * processes()
+    distributed.all_gather_object(found, own)  # a process without a batch does not know how many channels there are
+    for others in found:
+        for each, other in zip(own, others, strict=True):
+            each.merge(other)

@@ -32,6 +32,15 @@ def _list_bins() -> tuple[Floats, Floats]:
 _VALUES, _EDGES = _list_bins()
 
 
+def magnitude_bits(x: Tensor) -> Tensor:
+    """The bits of the FP16 number nearest to each magnitude, as integers in ``x``'s shape.
+
+    >>> magnitude_bits(torch.tensor([-1.0, 0.0, 2.0**-24])).tolist()
+    [15360, 0, 1]
+    """
+    return x.detach().to(torch.float16, copy=True).view(torch.int16).bitwise_and_(_MAGNITUDE_BITS)
+
+
 class Histogram:
     """Counts of magnitudes by FP16 number, and the largest magnitude exactly; on the device of what it was given.
 
@@ -50,13 +59,18 @@ class Histogram:
         """The largest magnitude seen, in FP32; not finite where a value was not."""
         return float(self.peak)
 
-    def update(self, x: Tensor) -> None:
-        """Counts the magnitudes of ``x``, of any shape and sign, at least one value."""
+    def update(self, x: Tensor, bits: Tensor | None = None) -> None:
+        """Counts the magnitudes of ``x``, of any shape and sign, at least one value.
+
+        Args:
+            x: the values.
+            bits: their ``magnitude_bits``, where a caller has them already.
+        """
         x = x.detach()
+        bits = magnitude_bits(x) if bits is None else bits
         self.to(x.device)
         low, high = torch.aminmax(x)  # unlike the bins, exact; and NaN comes out of it as NaN
         self.peak = torch.maximum(self.peak, torch.maximum(-low, high).to(torch.float32))
-        bits = x.to(torch.float16, copy=True).view(torch.int16).bitwise_and_(_MAGNITUDE_BITS)
         self.counts += torch.bincount(bits.flatten(), minlength=_BINS)
 
     def merge(self, other: Self) -> None:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from calibration.histogram import Histogram
+from calibration.channels import ChannelPeaks
+from calibration.histogram import Histogram, magnitude_bits
 from calibration.probe import Probe
 from qat.errors import CheckpointError, DataError, RangeError
 from qat.quantizer import FakeQuantizer, named_quantizers
@@ -20,6 +21,7 @@ class RangeObserver:
 
     Attributes:
         histograms: by the quantizer's path, then by depth.
+        channels: the largest magnitude of every channel, likewise.
         batches, rows, tokens: what has been seen; padding is no token.
         probe: some of the batches.
     """
@@ -28,6 +30,7 @@ class RangeObserver:
         self.histograms = {
             name: [Histogram() for _ in quantizer.amax] for name, quantizer in calibrated_quantizers(model)
         }
+        self.channels = {name: [ChannelPeaks() for _ in found] for name, found in self.histograms.items()}
         self.batches = self.rows = self.tokens = 0
         self.probe = Probe()
         self._real: Tensor | None = None
@@ -98,7 +101,10 @@ class RangeObserver:
 
     def _make_hook(self, name: str) -> Callable[[FakeQuantizer, tuple[Tensor, ...]], None]:
         def count(module: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
-            self.histograms[name][module.depth].update(real_tokens(arguments[0], self._real, module.spec.token_axis))
+            x = real_tokens(arguments[0], self._real, module.spec.token_axis)
+            bits = magnitude_bits(x)
+            self.histograms[name][module.depth].update(x, bits)
+            self.channels[name][module.depth].update(bits)
             self._fresh[name, module.depth] = None
 
         return count

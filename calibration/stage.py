@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from calibration import candidates, evidence
 from calibration.calibrate import Calibration, calibrate
-from calibration.candidates import FILE, choose_candidate, format_candidates, read_candidates, set_ranges
+from calibration.candidates import choose_candidate, format_candidates, read_candidates, set_ranges
 from calibration.distributed import rank
 from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
@@ -81,10 +82,13 @@ def calibrate_checkpoint(
         "tokens": found.tokens,
         "split": [asdict(block) for block in split],
     }
-    kept = {FILE: format_candidates(found.candidates)} if settings.method == ALL else {}
-    facts["candidates"] = sorted(found.candidates) if kept else []
+    files = {evidence.FILE: evidence.format_evidence(found.evidence)}
+    facts["candidates"] = []
+    if settings.method == ALL:
+        files[candidates.FILE] = format_candidates(found.candidates)
+        facts["candidates"] = sorted(found.candidates)
     if rank() == 0:
-        save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=kept)
+        save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=files)
     return CalibratedCheckpoint(wrapped=wrapped, calibration=found, split=split)
 
 
@@ -99,10 +103,16 @@ def choose_method(checkpoint: Checkpoint, method: str, *, out: Path) -> int:
         RecipeError: the method is not among them.
     """
     folder = checkpoint.folder
-    candidates = read_candidates(folder)
-    chosen = choose_candidate(candidates, method)
+    stored = read_candidates(folder)
+    chosen = choose_candidate(stored, method)
     set_ranges(checkpoint.model, chosen)
-    facts = {"calibration": {"method": method}, "candidates": sorted(candidates)}
-    files = {FILE: format_candidates(candidates)}
-    save_checkpoint(checkpoint, out, stage="calibrate", inputs={"checkpoint": folder}, facts=facts, files=files)
+    facts = {"calibration": {"method": method}, "candidates": sorted(stored)}
+    inputs = {"checkpoint": folder}
+    save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=kept_files(folder))
     return len(chosen)
+
+
+def kept_files(folder: Path) -> dict[str, str]:
+    """What a calibrated folder keeps beside its ranges, by file name; it holds for any ranges of the same model."""
+    paths = [folder / name for name in (candidates.FILE, evidence.FILE)]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}

@@ -108,7 +108,7 @@ def write_manifest(folder: Path, *, stage: str, inputs: Mapping[str, Path], fact
 
     Args:
         folder: the artefact's folder (a staging folder while it is being written).
-        stage: ``calibrate``, ``finetune``, ``export`` or ``build``.
+        stage: ``calibrate``, ``ranges``, ``finetune``, ``export`` or ``build``.
         inputs: what the artefact was made from, by role; files are hashed, folders by their model file.
         facts: what the stage wants remembered, JSON values.
     """

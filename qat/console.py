@@ -37,7 +37,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(Text(title), soft_wrap=True)  # a table's own title is cut to its width, and titles hold paths
     table = Table(box=None, pad_edge=False)  # Text: no markup, no emoji codes
     for name in columns:
-        table.add_column(Text(name))
+        table.add_column(Text(name), overflow="fold")  # a narrow terminal breaks long names, it never cuts them
     for row in rows:
         table.add_row(*(Text(format_cell(value)) for value in row))
     console.print(table)

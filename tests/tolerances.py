@@ -48,3 +48,14 @@ PAIRED = Tolerance(1e-9, "percentage points: FP64 sums of at most sixty rows in 
 RANGE_SUMS = Tolerance(1e-9, "FP64 sums over cumulative counts against the same sums value by value")
 HISTOGRAM_MSE = Tolerance(1.002, "values counted at their nearest FP16 number, 2^-11 off, move the error of a range")
 PROJECTIONS = Tolerance(0.03, "second moments of 8,000 random projections against their expectation, 3 standard errors")
+MODELOPT_FP32 = Tolerance(1e-6, "relative: ModelOpt's bin edges are in FP32")
+MODELOPT_PERCENTILE = Tolerance(
+    2.0**-11, "relative, beside one of ModelOpt's bins, whose lower edge it gives: ours is the nearest FP16 number"
+)
+MODELOPT_ENTROPY = Tolerance(
+    64, "of 2048 bins: FP16 numbers spread over them instead of values put into one, where few outliers leave KL flat"
+)
+MODELOPT_MSE_RANGE = Tolerance(2.0 ** (1 / 16), "a ratio: our ranges lie 4 % apart, ModelOpt's a 2048th of the largest")
+MODELOPT_MSE = Tolerance(1.03, "squared error of the best of our ranges by that of ModelOpt's denser ones")
+ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
+ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")

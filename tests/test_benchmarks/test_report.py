@@ -8,10 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel
 
+from benchmarks.evidence import describe_ranges
 from benchmarks.latency import LatencyRow
 from benchmarks.report import make_plain, render_page, write_report
+from calibration.calibrate import calibrate
+from calibration.settings import CalibrationSettings
 from qat.errors import OutputError
+from qat.huggingface import wrap
+from tests.calibrated import tiny_batches
+from tests.tiny import tiny_albert, tiny_bert
 
 EVIL = "\"><script>alert('1')</script><img src=x onerror=alert(2)>{{ 7 * 7 }}$\\frac$"
 VOID = {"meta", "img", "br", "use", "rect", "path"}
@@ -151,7 +159,7 @@ def test_sections_show_their_facts() -> None:
         "Kernels 49 55",
         "GEMMs planned, in INT8 36",
         "Target rtx, hardware sm_89. Audit: layer table.",
-        "layer.2.in input 2 6.00",
+        "layer.2.in 2 6.00 – – – – –",
         "cpu flags avx2, amx_int8",
         "calibrate 21.3 s finetune not measured",
     ):
@@ -261,7 +269,49 @@ def test_ranges_of_channels_and_without_depth_are_listed() -> None:
     report = {"ranges": [{"name": "w", "role": "weight", "depth": None, "amax": [0.5, 2.0]}, {"name": "off"}]}
     text = Page(render_page(report)).text
 
-    assert "w weight – 2.00" in text
+    assert "w – 2.00" in text
+
+
+def _with_evidence(model: PreTrainedModel) -> list[dict[str, Any]]:
+    wrap(model)
+    found = calibrate(model, tiny_batches(), settings=CalibrationSettings(method="percentile", percentile=98.0))
+    return describe_ranges(found.ranges, found.evidence)
+
+
+def test_evidence_is_drawn_and_told_by_depth() -> None:
+    rows = _with_evidence(tiny_albert())
+    page = Page(render_page(make_plain({"ranges": rows})))
+    roles = list(dict.fromkeys(row["role"] for row in rows if row["source"] == "calibrated"))
+    drawn = [value for name, value in page.attributes if name == "aria-label" and "magnitudes" in str(value)]
+    queries = {row["depth"]: row for row in rows if row["role"] == "attention.query"}
+    worst = min(queries, key=lambda depth: queries[depth]["sqnr_db"])
+
+    assert drawn == [f"magnitudes of {role} by depth, with the range" for role in roles]
+    assert sorted(queries) == [0, 1, 2]
+    assert f"{queries[worst]['sqnr_db']:.1f} dB at {worst} " in page.text
+    row = queries[1]
+    assert f"{100 * row['saturated']:.3f} % {row['sqnr_db']:.1f} {row['dead']} {row['outliers']}" in page.text
+    assert "Weights and fixed ranges" in page.text
+
+
+def test_tensors_without_evidence_say_nothing_of_it() -> None:
+    text = Page(render_page(make_plain(_report()))).text
+
+    assert "Most clipped" not in text
+    assert "Weights and fixed ranges" not in text
+
+
+def test_a_tensor_of_zeros_has_no_ridge() -> None:
+    model = tiny_bert()
+    with torch.no_grad():
+        model.get_parameter("bert.encoder.layer.0.attention.self.value.weight").zero_()
+        model.get_parameter("bert.encoder.layer.0.attention.self.value.bias").zero_()
+    rows = _with_evidence(model)
+    (dead,) = [row for row in rows if row["name"].endswith("layer.0.attention.self.value_quantizer")]
+    text = Page(render_page(make_plain({"ranges": rows}))).text
+
+    assert (dead["dead"], dead["zeros"], dead["sqnr_db"]) == (32, 1.0, None)
+    assert "32 of 32 at 0" in text
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -7,23 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calibration.calibrate import calibrate, list_ranges
+from calibration.calibrate import calibrate
+from calibration.range_rows import list_ranges
+from calibration.ranges import METHODS
 from calibration.settings import CalibrationSettings
 from qat.huggingface import quantization_config, wrap
 from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, named_quantizers
 from tests.calibrated import tiny_batches
-from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
+from tests.test_calibration.float_hooks import Batches, oracle_magnitudes
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert, tiny_squeezebert
 from tests.tolerances import PADDING
 
-Batches = list[dict[str, Tensor]]
 PERCENTILE = CalibrationSettings(method="percentile", percentile=99.0)
 MAX = CalibrationSettings(method="max")
-SETTINGS = (MAX, PERCENTILE)
+COUNTED = {name: CalibrationSettings(method=name, percentile=99.0) for name in METHODS}
+SEARCHED = {"best": CalibrationSettings(method="best")}
 
 family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tiny_squeezebert}
@@ -31,110 +33,8 @@ BLIND_TO_PADDING = {"bert": tiny_bert, "albert": tiny_albert, "squeezebert": tin
 
 blind_to_padding = pytest.mark.parametrize("make", BLIND_TO_PADDING.values(), ids=BLIND_TO_PADDING)
 
-method = pytest.mark.parametrize("settings", SETTINGS, ids=["max", "percentile"])
-
-_ATTENTION = {
-    "attention.hidden_quantizer": ("{attention}.query", "input"),
-    **{f"{{attention}}.{part}_quantizer": (f"{{attention}}.{part}", "output") for part in ("query", "key", "value")},
-}
-_BERT = _ATTENTION | {
-    "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
-    "ffn_quantizer": ("intermediate.dense", "input"),
-    "intermediate.dense.product_quantizer": ("intermediate.dense", "product"),
-    "output.dense.input_quantizer": ("output.dense", "input"),
-}
-_ALBERT = _ATTENTION | {
-    "attention.dense.input_quantizer": ("attention.dense", "input"),
-    "attention.ffn_quantizer": ("ffn", "input"),
-    "ffn.product_quantizer": ("ffn", "product"),
-    "ffn_output.input_quantizer": ("ffn_output", "input"),
-}
-_CONVBERT = {
-    "attention.hidden_quantizer": ("attention", "input"),
-    **{
-        f"attention.self.{part}.output_quantizer": (f"attention.self.{part}", "output")
-        for part in ("query", "key", "value")
-    },
-    **{
-        f"attention.self.{part}.input_quantizer": (f"attention.self.{part}", "input")
-        for part in ("key_conv_attn_layer.pointwise", "conv_kernel_layer")
-    },
-    "attention.output.dense.input_quantizer": ("attention.output.dense", "input"),
-    "ffn_quantizer": ("intermediate.dense", "input"),
-    "intermediate.dense.product_quantizer": ("intermediate.dense", "product"),
-    "output.dense.input_quantizer": ("output.dense", "input"),
-}
-_SQUEEZEBERT = {
-    "hidden_quantizer": ("attention", "input"),
-    "attention.matmul_qk.left_quantizer": ("attention.query", "output"),
-    "attention.matmul_qk.right_quantizer": ("attention.key", "output"),
-    "attention.matmul_qkv.right_quantizer": ("attention.value", "output"),
-    "post_attention.conv1d.input_quantizer": ("post_attention.conv1d", "input"),
-    "post_attention.ffn_quantizer": ("intermediate.conv1d", "input"),
-    "intermediate.conv1d.product_quantizer": ("intermediate.conv1d", "product"),
-    "output.conv1d.input_quantizer": ("output.conv1d", "input"),
-}
-"""For each range that is found from data: the float module it belongs to, and which side of it, or its product."""
-
-PLANS = {
-    tiny_bert: (_BERT, "attention.self", [f"bert.encoder.layer.{number}" for number in range(2)]),
-    tiny_albert: (_ALBERT, "attention", ["albert.encoder.albert_layer_groups.0.albert_layers.0"]),
-    tiny_convbert: (_CONVBERT, "attention.self", [f"convbert.encoder.layer.{number}" for number in range(2)]),
-    tiny_squeezebert: (_SQUEEZEBERT, "attention", [f"transformer.encoder.layers.{number}" for number in range(2)]),
-}
-"""Of each family: the ranges of a layer, the attention's path in it, and its layers."""
-
-
-def layers_of(make: Callable[[], PreTrainedModel]) -> dict[str, dict[str, tuple[str, str]]]:
-    plan, attention, layers = PLANS[make]
-    written = {
-        name.format(attention=attention): (module.format(attention=attention), side)
-        for name, (module, side) in plan.items()
-    }
-    return dict.fromkeys(layers, written)
-
-
-def without_bias(module: nn.Module, given: Tensor) -> Tensor:
-    """What a layer answers when its bias is zero."""
-    plain = copy.deepcopy(module)
-    plain._forward_hooks.clear()
-    nn.init.zeros_(plain.get_parameter("bias"))
-    answer: Tensor = plain(given)
-    return answer
-
-
-def oracle_magnitudes(make: Callable[[], PreTrainedModel], batches: Batches) -> dict[str, list[NDArray[Any]]]:
-    """For every range: a list over depths of the magnitudes at real tokens, from hooks on the float model."""
-    model = make()
-    model.config._attn_implementation = "eager"
-    found: dict[str, list[list[NDArray[Any]]]] = {}
-    batch: dict[str, Tensor] = {}
-    calls: dict[str, int] = {}
-
-    def keep(name: str, x: Tensor) -> None:
-        depth = calls[name] = calls.get(name, -1) + 1
-        passes = found.setdefault(name, [])
-        passes.extend([] for _ in range(depth + 1 - len(passes)))
-        tokens_last = make is tiny_squeezebert or "pointwise" in name  # as convolutions have them
-        rows = x.transpose(1, 2) if tokens_last else x
-        passes[depth].append(np.abs(rows.numpy())[batch["attention_mask"].numpy() == 1].ravel())
-
-    def watch(name: str, side: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        seen: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-            "input": lambda module, given, answer: given,
-            "output": lambda module, given, answer: answer,
-            "product": lambda module, given, answer: without_bias(module, given),
-        }
-        return lambda module, given, answer: keep(name, seen[side](module, given[0], answer))
-
-    for layer, names in layers_of(make).items():
-        for name, (module, side) in names.items():
-            model.get_submodule(f"{layer}.{module}").register_forward_hook(watch(f"{layer}.{name}", side))
-    for batch in batches:
-        calls.clear()
-        with torch.no_grad():
-            model(batch["input_ids"], attention_mask=batch["attention_mask"])
-    return {name: [np.concatenate(each) for each in passes] for name, passes in found.items()}
+counted = pytest.mark.parametrize("settings", COUNTED.values(), ids=COUNTED)
+every_method = pytest.mark.parametrize("settings", (COUNTED | SEARCHED).values(), ids=COUNTED | SEARCHED)
 
 
 def ranges_of(model: nn.Module) -> dict[str, Tensor]:
@@ -171,18 +71,24 @@ def test_percentile_ranges_are_those_of_hooks_on_the_float_model(make: Callable[
             assert amax == min(float(np.float16(exact)), float(values.max())), name
 
 
+def pad_rows(batches: Batches, by: int) -> Batches:
+    return [{name: nn.functional.pad(x, (0, by)) for name, x in each.items() if name != "labels"} for each in batches]
+
+
 @blind_to_padding
-@method
-def test_more_padding_gives_the_same_ranges(make: Callable[[], PreTrainedModel], settings: CalibrationSettings) -> None:
-    batches = tiny_batches(24)
-    wider = [{name: nn.functional.pad(x, (0, 9)) for name, x in each.items() if name != "labels"} for each in batches]
-    narrow, wide = ranges_for(make, batches, settings), ranges_for(make, wider, settings)
+@every_method
+def test_padding_and_batching_change_no_range(
+    make: Callable[[], PreTrainedModel], settings: CalibrationSettings
+) -> None:
+    narrow = ranges_for(make, tiny_batches(24), settings)
+    wide = ranges_for(make, pad_rows(tiny_batches(24, batch_size=5), 9), settings)
+    assert wide.keys() == narrow.keys()
     for name, amax in narrow.items():
-        torch.testing.assert_close(wide[name], amax, rtol=PADDING.value, atol=0)
+        torch.testing.assert_close(wide[name], amax, rtol=PADDING.value, atol=0, msg=name)
 
 
 @blind_to_padding
-@method
+@counted
 def test_huge_activations_at_padding_enter_no_range(
     make: Callable[[], PreTrainedModel], settings: CalibrationSettings
 ) -> None:

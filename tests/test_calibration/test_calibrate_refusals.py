@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
+from calibration.ranges import METHODS
 from calibration.settings import CalibrationSettings
 from qat.errors import CheckpointError, DataError, QDQError, RangeError
 from qat.huggingface import quantization_config, wrap
@@ -122,6 +123,29 @@ def test_quantizers_that_saw_no_data_are_named() -> None:
     message = refuse(model, tiny_batches(), CheckpointError)
     assert message.startswith("8 quantizers saw no data: spare.")
     assert "depth" not in message
+
+
+def silence(model: PreTrainedModel) -> PreTrainedModel:
+    """``model`` with a value projection that gives zero, and another that gives one number everywhere."""
+    with torch.no_grad():
+        for layer, value in ((0, 0.0), (1, 1.5)):
+            projection = f"bert.encoder.layer.{layer}.attention.self.value"
+            model.get_parameter(f"{projection}.weight").zero_()
+            model.get_parameter(f"{projection}.bias").fill_(value)
+    return model
+
+
+@pytest.mark.parametrize("method", [*METHODS, "best"])
+def test_constant_tensors_are_named_and_keep_a_usable_range(method: str) -> None:
+    model = wrapped(silence(tiny_bert()))
+    found = calibrate(model, tiny_batches(), settings=CalibrationSettings(method=method))
+    values = [f"bert.encoder.layer.{layer}.attention.self.value_quantizer" for layer in (0, 1)]
+    contexts = [f"bert.encoder.layer.{layer}.attention.output.dense.input_quantizer" for layer in (0, 1)]
+    quantizers = dict(named_quantizers(model))
+    assert set(values) <= set(found.constant) <= {*values, *contexts}
+    assert quantizers[values[0]].amax.tolist() == [0.0]
+    assert quantizers[values[1]].amax.tolist() == [1.5]
+    assert torch.isfinite(model(tiny_batches()[0]["input_ids"]).logits).all()
 
 
 @family

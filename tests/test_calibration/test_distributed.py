@@ -1,5 +1,6 @@
 """Two processes find what one finds, to the bit, and fail together."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,7 +50,10 @@ def test_two_processes_find_what_one_finds(workspace: Workspace, tmp_path: Path)
     alone = call(*arguments, "all", "--json", "--out", tmp_path / "one")
     together = torchrun(*arguments, "all", "--json", "--out", tmp_path / "two")
     assert (alone.code, together.returncode) == (0, 0), together.stderr
-    assert (tmp_path / "two/candidates.json").read_bytes() == (tmp_path / "one/candidates.json").read_bytes()
+    for name in ("candidates.json", "evidence.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    stored = json.loads((tmp_path / "two/candidates.json").read_text())["methods"]
+    assert stored.keys() == {"max", "percentile", "mse", "entropy", "best"}
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)

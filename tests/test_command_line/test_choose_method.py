@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from calibration.calibrate import list_ranges
+from calibration.range_rows import list_ranges
 from calibration.ranges import METHODS
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint
 from qat.tasks import find_task
 from tests.test_command_line.calling import Workspace, call, list_tree
+from tests.tiny import save_tiny, tiny_bert, tiny_tokenizer
 
 TASK = "text-classification"
 
@@ -64,6 +66,22 @@ def test_fewer_rows_than_asked_for_are_announced(workspace: Workspace, tmp_path:
         *("calibrate", workspace.checkpoint, "--task", TASK, "--data", workspace.train, "--out", tmp_path / "out")
     )
     assert done.err == ("512 rows were asked for (calibration.samples), the data holds 64: all were read\n")
+
+
+def test_constant_tensors_are_announced(workspace: Workspace, tmp_path: Path) -> None:
+    model = tiny_bert()
+    with torch.no_grad():
+        for part in ("weight", "bias"):
+            model.get_parameter(f"bert.encoder.layer.0.attention.self.value.{part}").zero_()
+    save_tiny(model, tiny_tokenizer(), tmp_path / "float")
+    arguments = ("calibrate", tmp_path / "float", "--task", TASK, "--data", workspace.train, "--method", "max")
+    done = call(*arguments, "--set", "calibration.samples=64", "--out", tmp_path / "out")
+    assert (done.code, done.err) == (
+        0,
+        "2 quantizers met a single magnitude everywhere, dead or constant tensors: "
+        "bert.encoder.layer.0.attention.self.value_quantizer, "
+        "bert.encoder.layer.0.attention.output.dense.input_quantizer\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,14 @@ def test_tables_show_data_as_it_is(text: str, capsys: Captured) -> None:
     assert lines == [["title", *text.split()], ["a", "head", *text.split()], ["1", text], [text, "2"]]
 
 
+def test_a_narrow_terminal_breaks_long_names_and_cuts_none(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table("title", ("name", "n"), [("encoder.layer.3.attention.output", 7)])
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 20
+    assert "".join(line.split()[0] for line in lines) == "encoder.layer.3.attention.output"
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("width", ["20", "200"])
 def test_messages_are_one_line_of_standard_error(
