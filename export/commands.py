@@ -12,6 +12,7 @@ from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
 from export.exported import export
 from export.lint import lint
+from export.settings import ExportSettings
 from qat.commands import load_quantized
 from qat.console import print_json, print_table, show_progress
 from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
@@ -38,14 +39,16 @@ def export_command(
     target: Annotated[str | None, typer.Option("--target", help="Default: the one it was calibrated for.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")] = None,
     task: TaskOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lower a calibrated checkpoint to a Q/DQ ONNX graph.
 
     Example: qdq export finetuned --out onnx
     """
+    chosen = read_export_settings(settings)
     loaded, _, _ = load_quantized(checkpoint, task)
-    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision)
+    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen)
     size = made.onnx_path.stat().st_size
     print_table(
         f"{made.onnx_path}", ("target", "precision", "MB"), [(made.target, f"int8+{made.precision}", size / 1e6)]
@@ -129,6 +132,13 @@ def lint_command(
         print_json(asdict(report))
     if any(each.severity == "error" for each in report.findings):
         raise typer.Exit(1)
+
+
+def read_export_settings(settings: list[str] | None) -> ExportSettings:
+    """The export settings from ``--set export.``."""
+    overrides = parse_overrides(settings or [])
+    require_stages(overrides, ("export",))
+    return validate_settings(ExportSettings, overrides.get("export", {}), where="export settings")
 
 
 def read_build_settings(options: Mapping[str, object], settings: list[str] | None) -> BuildSettings:
