@@ -150,7 +150,7 @@ def run_command(
         limit=limit,
         calibration=read_calibration(method, overrides.get("calibration", {})),
         finetuning=validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings"),
-        building=read_build_settings(None, None, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
+        building=read_build_settings({}, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
     )
     with show_stages() as advance:
         report = run_journey(journey, advance=advance)

@@ -11,11 +11,12 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-from export.engine_spec import BuilderName
+from export.engine_spec import BuilderName, EngineSpec, Feature
 from qat.errors import BuildError, suggest
 
 Progress = Callable[[str, float], None]
 _MODULES: Mapping[BuilderName, str] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+_FLAGS: Mapping[Feature, str] = {"version_compatible": "VERSION_COMPATIBLE", "refittable": "REFIT"}
 _TABLE = "Layers:"
 
 
@@ -79,6 +80,22 @@ def find_hardware(trt: Any, builder: BuilderName, hardware: tuple[str, ...]) -> 
     if len(set(hardware)) != len(hardware):
         raise BuildError(f"hardware {given} names a target twice; name each once")
     return [known[name] for name in hardware]
+
+
+def set_features(trt: Any, config: Any, spec: EngineSpec) -> None:
+    """The builder's flag of every feature asked for, set.
+
+    Raises:
+        BuildError: a feature that the builder lacks.
+    """
+    for feature in spec.features:
+        flag = getattr(trt.BuilderFlag, _FLAGS[feature], None)
+        if flag is None:
+            raise BuildError(
+                f"feature '{feature}' was asked for, but the {spec.builder} builder {trt.__version__} lacks it; "
+                "leave it out of build.features, or use another builder"
+            )
+        config.set_flag(flag)
 
 
 def make_builder(trt: Any, logger: Any, name: BuilderName) -> Any:

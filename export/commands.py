@@ -1,5 +1,6 @@
 """``qdq export``, ``build``, ``audit``, ``lint``: from a calibrated checkpoint to an engine and what it really runs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
 from export.exported import export
 from export.lint import lint
+from export.settings import ExportSettings
 from qat.commands import load_quantized
 from qat.console import print_json, print_table, show_progress
 from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
@@ -18,7 +20,16 @@ from qat.recipe import validate_settings
 from qat.settings import parse_overrides, require_stages
 
 FolderArgument = Annotated[Path, typer.Argument(help="Exported folder, or an ONNX file.")]
-ShapesOption = Annotated[str | None, typer.Option("--shapes", help="BATCHxSEQUENCE: smallest,usual,largest.")]
+ShapesOption = Annotated[
+    str | None,
+    typer.Option("--shapes", help="BATCHxSEQUENCE: smallest,usual,largest; several profiles with ';' between them."),
+]
+BucketsOption = Annotated[
+    str | None, typer.Option("--buckets", help="Sequence lengths, a profile each: 32,64,128; the last is the longest.")
+]
+TimingCacheOption = Annotated[
+    Path | None, typer.Option("--timing-cache", help="Folder for TensorRT's timings; default: one beside the engine.")
+]
 HardwareOption = Annotated[str | None, typer.Option("--hardware", help="Compute capabilities: sm_86,sm_89,sm_120.")]
 
 
@@ -28,14 +39,16 @@ def export_command(
     target: Annotated[str | None, typer.Option("--target", help="Default: the one it was calibrated for.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")] = None,
     task: TaskOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lower a calibrated checkpoint to a Q/DQ ONNX graph.
 
     Example: qdq export finetuned --out onnx
     """
+    chosen = read_export_settings(settings)
     loaded, _, _ = load_quantized(checkpoint, task)
-    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision)
+    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen)
     size = made.onnx_path.stat().st_size
     print_table(
         f"{made.onnx_path}", ("target", "precision", "MB"), [(made.target, f"int8+{made.precision}", size / 1e6)]
@@ -49,15 +62,18 @@ def build_command(
     out: OutOption,
     builder: Annotated[BuilderName | None, typer.Option("--builder", help="tensorrt or rtx.")] = None,
     shapes: ShapesOption = None,
+    buckets: BucketsOption = None,
     hardware: HardwareOption = None,
+    timing_cache: TimingCacheOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the engine of an exported folder and audit it.
+    """Build the engine of an exported folder and audit it; one that is up to date is kept.
 
-    Example: qdq build onnx --out model.engine --shapes 1x16,8x128,32x384 --hardware sm_89
+    Example: qdq build onnx --out model.engine --shapes 1x1,8x64,32x128 --buckets 32,64,128 --hardware sm_89
     """
-    chosen = read_build_settings(shapes, hardware, settings)
+    options = {"shapes": shapes, "buckets": buckets, "hardware": hardware, "timing_cache": timing_cache}
+    chosen = read_build_settings(options, settings)
     with show_progress("build") as advance:
         engine = build(
             folder,
@@ -66,9 +82,11 @@ def build_command(
             settings=chosen,
             progress=lambda phase, share: advance(round(100 * share), 100),
         )
-    show_audit(str(out), engine.audit)
+    because = engine.built_because
+    show_audit(f"{out}: {f'built, {because}' if because else 'up to date, kept as it is'}", engine.audit)
     if as_json:
-        print_json({"out": str(out), "hardware": list(engine.built.hardware), **asdict(engine.audit)})
+        facts = {"out": str(out), "reused": not because, "hardware": list(engine.built.hardware)}
+        print_json({**facts, **asdict(engine.audit)})
 
 
 def audit_command(
@@ -82,7 +100,7 @@ def audit_command(
 
     Example: qdq audit onnx --hardware sm_89
     """
-    found = audit(artefact, settings=read_build_settings(shapes, hardware, settings))
+    found = audit(artefact, settings=read_build_settings({"shapes": shapes, "hardware": hardware}, settings))
     show_audit(str(artefact), found)
     convolutions = read_convolutions(artefact)
     if convolutions:
@@ -116,17 +134,23 @@ def lint_command(
         raise typer.Exit(1)
 
 
-def read_build_settings(shapes: str | None, hardware: str | None, settings: list[str] | None) -> BuildSettings:
-    """The build settings from the options and ``--set build.``; an option wins."""
+def read_export_settings(settings: list[str] | None) -> ExportSettings:
+    """The export settings from ``--set export.``."""
+    overrides = parse_overrides(settings or [])
+    require_stages(overrides, ("export",))
+    return validate_settings(ExportSettings, overrides.get("export", {}), where="export settings")
+
+
+def read_build_settings(options: Mapping[str, object], settings: list[str] | None) -> BuildSettings:
+    """The build settings from the options given and ``--set build.``; an option wins."""
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("build",))
     values: dict[str, Any] = dict(overrides.get("build", {}))
-    if shapes is not None:
-        values["shapes"] = shapes
-    if hardware is not None:
-        values["hardware"] = hardware
-    if isinstance(values.get("hardware"), str):
-        values["hardware"] = tuple(part.strip() for part in values["hardware"].split(",") if part.strip())
+    values |= {name: value for name, value in options.items() if value is not None}
+    for name in ("buckets", "hardware", "features"):
+        if isinstance(values.get(name), str | int):
+            parts = [part.strip() for part in str(values[name]).split(",") if part.strip()]
+            values[name] = tuple(int(part) if name == "buckets" and part.isdecimal() else part for part in parts)
     return validate_settings(BuildSettings, values, where="build settings")
 
 

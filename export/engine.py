@@ -1,23 +1,42 @@
 """From an exported folder to an engine, and from either to the audit of what really runs in INT8."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from export.audit.build_audit import audit_built
 from export.audit.engine_audit import AuditRow, EngineAudit, unavailable_audit
 from export.audit.onnxruntime_audit import RuntimeAudit, audit_onnxruntime
-from export.engine_build import BuiltEngine, build_engine, write_engine
-from export.engine_spec import BuilderName, EngineSpec, parse_shapes
+from export.engine_build import BuiltEngine, build_engine
+from export.engine_files import (
+    explain_rebuild,
+    manifest_of,
+    read_built,
+    read_manifest_of,
+    read_origin,
+    write_engine,
+)
+from export.engine_loading import list_profiles, require_manifest
+from export.engine_spec import (
+    BuilderName,
+    EngineSpec,
+    Feature,
+    ShapeRange,
+    find_profile,
+    parse_profiles,
+    split_buckets,
+)
 from export.exported import MODEL_FILE
-from qat.artefacts import hash_file, read_manifest
+from qat.artefacts import read_manifest, require_writable
 from qat.errors import BuildError, CheckpointError, ExportError
 from qat.families import in_encoder_layer
 
+TIMING_CACHE = "timing-cache"
+"""The folder beside an engine that TensorRT's kernel timings are kept in, unless another is asked for."""
 BuildProgress = Callable[[str, float], None]
 RTX_HARDWARE = ("sm_86", "sm_89", "sm_120")
 """What an RTX engine is built for unless asked otherwise: Ampere, Ada and Blackwell cards."""
@@ -27,23 +46,44 @@ class BuildSettings(BaseModel):
     """How an engine is built, frozen.
 
     Attributes:
-        shapes: BATCHxSEQUENCE, smallest, usual, largest; one entry for a fixed shape.
+        shapes: BATCHxSEQUENCE, smallest, usual, largest; one entry for a fixed shape, a semicolon between profiles.
+        buckets: sequence lengths that split the one profile of ``shapes`` into one each.
         hardware: compute capabilities; only TensorRT for RTX builds for several, and without a GPU.
+        features: ``version_compatible`` (later runtimes of the same major version run it), ``refittable`` (its weights
+            can be exchanged), where the builder offers them.
+        timing_cache: the folder of TensorRT's timing cache; None for one beside the engine.
 
     Raises:
-        BuildError: shapes that do not parse.
+        BuildError: shapes or buckets that make no sense.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     shapes: str = "1x1,8x64,32x128"
+    buckets: tuple[int, ...] = Field(default=(), strict=False)
     hardware: tuple[str, ...] | None = Field(default=None, strict=False)
+    features: tuple[Feature, ...] = Field(default=(), strict=False)
+    timing_cache: Path | None = Field(default=None, strict=False)
 
-    @field_validator("shapes")
-    @classmethod
-    def _require_shapes(cls, shapes: str) -> str:
-        parse_shapes(shapes)
-        return shapes
+    @model_validator(mode="after")
+    def _require_profiles(self) -> Self:
+        self.profiles()
+        return self
+
+    def profiles(self) -> tuple[ShapeRange, ...]:
+        """The shapes of every profile.
+
+        Raises:
+            BuildError: shapes or buckets that make no sense.
+        """
+        profiles = parse_profiles(self.shapes)
+        if not self.buckets:
+            return profiles
+        if len(profiles) > 1:
+            raise BuildError(
+                f"--buckets split one profile, but --shapes {self.shapes!r} has {len(profiles)}: give one of the two"
+            )
+        return split_buckets(profiles[0], self.buckets)
 
     def spec_for(self, builder: BuilderName, *, longest: int | None = None) -> EngineSpec:
         """What to ask of that builder.
@@ -55,27 +95,35 @@ class BuildSettings(BaseModel):
         Raises:
             BuildError: shapes that somebody asked for and the model does not take.
         """
-        shapes = parse_shapes(self.shapes)
-        if longest is not None and shapes.sequence[2] > longest:
-            if "shapes" in self.model_fields_set:
+        profiles = self.profiles()
+        most = max(profile.sequence[2] for profile in profiles)
+        if longest is not None and most > longest:
+            if self.model_fields_set & {"shapes", "buckets"}:
                 raise BuildError(
-                    f"shapes {self.shapes} go up to {shapes.sequence[2]} tokens, but the model takes {longest}: "
+                    f"shapes {self.shapes} go up to {most} tokens, but the model takes {longest}: "
                     f"use --shapes with sequences up to {longest}"
                 )
-            smallest, usual, _ = shapes.sequence
-            shapes = replace(shapes, sequence=(min(smallest, longest), min(usual, longest), longest))
+            smallest, usual, _ = profiles[0].sequence
+            cut = (min(smallest, longest), min(usual, longest), longest)
+            profiles = (replace(profiles[0], sequence=cut),)
         default = RTX_HARDWARE if builder == "rtx" else ()
-        hardware = default if self.hardware is None else self.hardware
-        return EngineSpec(builder=builder, shapes=shapes, hardware=hardware)
+        return EngineSpec(
+            builder=builder,
+            shapes=profiles[0],
+            more_shapes=profiles[1:],
+            hardware=default if self.hardware is None else self.hardware,
+            features=self.features,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """A built engine on disk with its audit."""
+    """A built engine on disk with its audit; ``built_because`` is empty where an earlier one still held."""
 
     path: Path
     built: BuiltEngine
     audit: EngineAudit
+    built_because: str
 
 
 def build(
@@ -88,11 +136,14 @@ def build(
 ) -> Engine:
     """The engine at ``out``, audited; manifest and layer table beside it.
 
+    An engine that is there already is kept where nothing it was made from has changed: graph, shapes and settings,
+    builder version and, where the builder builds for this machine, its GPU.
+
     Args:
         folder: an exported folder, or an ONNX file.
         out: the engine file.
         builder: ``rtx`` or ``tensorrt``; None for the one the folder was exported for.
-        settings: shapes and hardware.
+        settings: shapes, hardware, features.
         progress: called with the builder's phase and the share of it done.
 
     Raises:
@@ -100,13 +151,22 @@ def build(
         BuildError: the builder is missing or refuses the graph, or shapes that the model does not take.
         OutputError: ``out`` cannot be written.
     """
-    onnx_path = find_graph(folder)
+    onnx_path, out, settings = find_graph(folder), Path(out), settings or BuildSettings()
     folder = onnx_path.parent
-    spec = (settings or BuildSettings()).spec_for(builder or _builder_of(folder), longest=_longest_sequence(folder))
-    built = build_engine(onnx_path, spec, progress=progress)
+    spec = settings.spec_for(builder or _builder_of(folder), longest=_longest_sequence(folder))
+    origin = read_origin(onnx_path, spec)
+    reason = explain_rebuild(out, origin)
+    if not reason:
+        kept = _audit_of_manifest(out)
+        if kept.status == "complete":
+            return Engine(path=out, built=read_built(out, origin), audit=kept, built_because="")
+        reason = "it has no audit"
+    require_writable(out)
+    timings = settings.timing_cache or out.parent / TIMING_CACHE
+    built = build_engine(onnx_path, spec, progress=progress, timings=timings)
     audit = audit_built(built, onnx_path, in_encoder=in_encoder_layer)
-    write_engine(built, Path(out), onnx_path=onnx_path, facts={"audit": asdict(audit)})
-    return Engine(path=Path(out), built=built, audit=audit)
+    write_engine(built, out, onnx_path=onnx_path, facts={"audit": asdict(audit)})
+    return Engine(path=out, built=built, audit=audit, built_because=reason)
 
 
 def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> EngineAudit | RuntimeAudit:
@@ -114,14 +174,16 @@ def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> Eng
 
     Args:
         artefact: an exported folder, an ONNX file or an engine file.
-        settings: shapes and hardware of the engine that is built to audit a graph.
+        settings: shapes and hardware of the engine that is built to audit a graph; an engine must take the shapes.
 
     Raises:
-        CheckpointError: no such artefact.
-        BuildError: the builder is missing or refuses the graph.
+        CheckpointError: no such artefact, or an engine that was changed after it was built.
+        BuildError: the builder is missing or refuses the graph, or shapes that an engine does not take.
     """
     path = Path(artefact)
     if path.suffix == ".engine":
+        if settings is not None and "shapes" in settings.model_fields_set:
+            _require_covered(path, settings.profiles())
         return _audit_of_manifest(path)
     onnx_path = find_graph(path)
     if read_manifest(onnx_path.parent).get("target") == "onnxruntime":
@@ -162,19 +224,20 @@ def _builder_of(folder: Path) -> Literal["rtx", "tensorrt"]:
     return "rtx" if target == "rtx" else "tensorrt"
 
 
+def _require_covered(path: Path, wanted: Sequence[ShapeRange]) -> None:
+    profiles = list_profiles(require_manifest(path))
+    for shapes in wanted:
+        for end in (0, 2):
+            find_profile(profiles, shapes.batch[end], shapes.sequence[end])
+
+
 def _audit_of_manifest(path: Path) -> EngineAudit:
-    if not path.is_file():
-        raise CheckpointError(f"no engine at {path}: give an engine that qdq build wrote")
-    manifest = path.with_name(path.name + ".json")
-    if not manifest.is_file():
-        return unavailable_audit(f"no manifest {manifest.name} beside the engine")
+    manifest = read_manifest_of(path)
+    if not manifest_of(path).is_file():
+        return unavailable_audit(f"no manifest {manifest_of(path).name} beside the engine")
     try:
-        values: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        hashed, stored = values["engine"]["hash"], values["audit"]
+        stored = manifest["audit"]
         rows = tuple(AuditRow(**{**row, "nodes": tuple(row["nodes"])}) for row in stored["rows"])
-        found = EngineAudit(**{**stored, "rows": rows})
-    except (ValueError, KeyError, TypeError):
-        return unavailable_audit(f"{manifest.name} holds no audit that can be read; build the engine again")
-    if hashed != hash_file(path):
-        return unavailable_audit(f"{manifest.name} belongs to another engine")
-    return found
+        return EngineAudit(**{**stored, "rows": rows})
+    except (KeyError, TypeError):
+        return unavailable_audit(f"{manifest_of(path).name} holds no audit that can be read; build the engine again")

@@ -1,15 +1,14 @@
 """A Q/DQ ONNX graph becomes an engine: one path for TensorRT 10 and 11 and TensorRT for RTX."""
 
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from export.build_errors import explain_build, explain_parse
 from export.builders import (
     Progress,
     find_hardware,
@@ -18,25 +17,32 @@ from export.builders import (
     make_builder,
     make_monitor,
     record_log,
+    set_features,
 )
-from export.engine_spec import BuilderName, EngineSpec, Range, ShapeRange, parse_shapes
+from export.engine_spec import (
+    BuilderName,
+    EngineSpec,
+    Range,
+    ShapeRange,
+    parse_shapes,
+)
+from export.gpu import find_gpu
 from export.graph_file import read_graph
 from export.multiplies import count_macs
-from qat.artefacts import atomic_file, hash_file, installed_versions, write_json
+from export.timing_cache import keep_timings
 from qat.errors import BuildError, suggest
 
-__all__ = [
-    "BuilderName", "BuiltEngine", "EngineSpec", "ShapeRange", "build_engine", "parse_shapes", "write_engine",
-]  # fmt: skip
+__all__ = ["BuilderName", "BuiltEngine", "EngineSpec", "ShapeRange", "build_engine", "parse_shapes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltEngine:
     """A serialized engine and what is known of it.
 
-    ``hardware`` names the targets; without any, ``portable`` (TensorRT for RTX: Ampere and later) or ``current``.
-    ``layer_table`` is the builder's own table of the engine's kernels (``None`` where it printed none), ``seconds`` the
-    wall time of the build, ``macs`` the multiply-accumulates by ONNX node (empty where a shape is dynamic).
+    ``hardware`` names the targets; without any, ``portable`` (TensorRT for RTX: Ampere and later) or ``current``, which
+    is ``gpu``. ``layer_table`` is the builder's own table of the engine's kernels (``None`` where it printed none),
+    ``seconds`` the wall time of the build, ``macs`` the multiply-accumulates by ONNX node (empty where a shape is
+    dynamic).
     """
 
     plan: bytes = field(repr=False)
@@ -46,6 +52,7 @@ class BuiltEngine:
     hardware: tuple[str, ...]
     seconds: float
     spec: EngineSpec
+    gpu: str | None = None
     macs: Mapping[str, int] = field(repr=False, default_factory=dict)
 
 
@@ -53,86 +60,54 @@ def _ignore_progress(phase: str, share: float) -> None:
     """Nothing: the caller wants no progress."""
 
 
-def build_engine(onnx_path: Path, spec: EngineSpec, *, progress: Progress = _ignore_progress) -> BuiltEngine:
+def build_engine(
+    onnx_path: Path, spec: EngineSpec, *, progress: Progress = _ignore_progress, timings: Path | None = None
+) -> BuiltEngine:
     """The engine that ``spec`` asks for, strongly typed, from the graph as it is.
 
     Args:
         onnx_path: an exported graph; its dynamic axes are named ``batch`` and ``sequence``.
-        spec: builder, shapes and hardware; a single shape builds a static engine.
+        spec: builder, shapes, hardware and features; a single shape builds a static engine.
         progress: called with the phase and the share done; what it raises stops the build.
+        timings: a folder for TensorRT's timing cache, ``None`` to measure anew.
 
     Raises:
-        BuildError: the builder is missing, lacks the hardware, or refuses the graph; an axis has no range.
+        BuildError: the builder is missing, lacks the hardware or a feature, or refuses the graph; an axis has no range.
         ExportError: no readable ONNX file.
+        OutputError: ``timings`` cannot be written.
     """
     onnx_path = Path(onnx_path)
-    ranges = _input_ranges(onnx_path, spec.shapes)
+    ranges = [_input_ranges(onnx_path, shapes) for shapes in spec.profiles]
     trt = load_builder(spec.builder)
-    targets = find_hardware(trt, spec.builder, spec.hardware)
+    targets, gpu = find_hardware(trt, spec.builder, spec.hardware), find_gpu()
     started = time.perf_counter()
     with record_log(trt) as (logger, log):
         builder = make_builder(trt, logger, spec.builder)
         network = _read_network(trt, builder, logger, onnx_path)
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        set_features(trt, config, spec)
         if targets:
             config.num_compute_capabilities = len(targets)
             for index, target in enumerate(targets):
                 config.set_compute_capability(target, index)
         _set_shapes(builder, network, config, ranges)
-        plan = _serialize(trt, builder, network, config, progress)
-        if plan is None:
-            said = _one_line(log.errors[-1]) if log.errors else "it does not say why"
-            raise BuildError(f"the {spec.builder} builder cannot build {onnx_path}: {said}; run qdq lint on it")
+        with keep_timings(trt, config, timings, gpu):
+            plan = _serialize(trt, builder, network, config, progress)
+            if plan is None:
+                raise BuildError(explain_build(onnx_path, spec.builder, log.errors, spec.features))
+        here_only = not hardware_names(trt)
         return BuiltEngine(
             plan=bytes(plan),
             layer_table=log.layer_table,
             builder=spec.builder,
             version=str(trt.__version__),
-            hardware=spec.hardware or (("portable",) if hardware_names(trt) else ("current",)),
+            hardware=spec.hardware or (("current",) if here_only else ("portable",)),
             seconds=time.perf_counter() - started,
             spec=spec,
+            gpu=str(gpu) if here_only and gpu is not None else None,
             macs=count_macs(trt, network),
         )
-
-
-def write_engine(engine: BuiltEngine, path: Path, *, onnx_path: Path, facts: Mapping[str, object]) -> None:
-    """``path`` holding the engine, its layer table as ``<path>.layers`` and its manifest as ``<path>.json``.
-
-    The manifest is written last and holds the hash of the other two, so a reader can tell a pair that does not match.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    path, onnx_path = Path(path), Path(onnx_path)
-    table = path.with_name(path.name + ".layers")
-    with atomic_file(path) as staging:
-        staging.write_bytes(engine.plan)
-    if engine.layer_table is None:
-        table.unlink(missing_ok=True)
-    else:
-        with atomic_file(table) as staging:
-            staging.write_text(engine.layer_table, encoding="utf-8")
-    inputs = {file.name: {"path": str(file), "hash": hash_file(file)} for file in _graph_files(onnx_path)}
-    manifest = {
-        "stage": "build",
-        "spec": asdict(engine.spec),
-        "engine": {"file": path.name, "hash": hash_file(path), "bytes": len(engine.plan)},
-        "layer_table": None if engine.layer_table is None else {"file": table.name, "hash": hash_file(table)},
-        "inputs": inputs,
-        "versions": installed_versions(),
-        "builder": {"name": engine.builder, "version": engine.version},
-        "hardware": list(engine.hardware),
-        "seconds": round(engine.seconds, 3),
-        **facts,
-    }
-    write_json(path.with_name(path.name + ".json"), manifest)
-
-
-def _graph_files(onnx_path: Path) -> list[Path]:
-    graph = read_graph(onnx_path).graph
-    outside = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
-    return [onnx_path, *(onnx_path.parent / name for name in sorted(outside))]
 
 
 def _input_ranges(onnx_path: Path, shapes: ShapeRange) -> dict[str, list[Range]]:
@@ -161,35 +136,26 @@ def _read_network(trt: Any, builder: Any, logger: Any, onnx_path: Path) -> Any:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_path)):
         faults = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise BuildError(_explain_parse(onnx_path, faults))
+        raise BuildError(explain_parse(onnx_path, faults))
     return network
 
 
-def _explain_parse(onnx_path: Path, faults: list[Any]) -> str:
-    if not faults:
-        return f"the builder cannot read {onnx_path} and does not say why; export it again"
-    first = faults[0]
-    more = f" (and {len(faults) - 1} more nodes)" if len(faults) > 1 else ""
-    return (
-        f"the builder refuses node {first.node_name()!r} ({first.node_operator()}) of {onnx_path}: "
-        f"{_one_line(first.desc())}{more}; export it again with --target rtx or tensorrt"
-    )
-
-
-def _set_shapes(builder: Any, network: Any, config: Any, ranges: Mapping[str, list[Range]]) -> None:
-    """Fixed axes are written into the network, so that every shape is known; the others become a profile."""
-    profile = builder.create_optimization_profile()
+def _set_shapes(builder: Any, network: Any, config: Any, profiles: Sequence[Mapping[str, list[Range]]]) -> None:
+    """Axes fixed in every profile are written into the network, so that every shape is known; the others vary."""
+    made = [builder.create_optimization_profile() for _ in profiles]
     dynamic = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        sizes = ranges[tensor.name]
-        if all(low == high for low, _, high in sizes):
-            tensor.shape = tuple(low for low, _, _ in sizes)
-        else:
-            profile.set_shape(tensor.name, *(tuple(size[kind] for size in sizes) for kind in range(3)))
-            dynamic = True
+        sizes = [ranges[tensor.name] for ranges in profiles]
+        if all(axes == sizes[0] for axes in sizes) and all(low == high for low, _, high in sizes[0]):
+            tensor.shape = tuple(low for low, _, _ in sizes[0])
+            continue
+        dynamic = True
+        for profile, axes in zip(made, sizes, strict=True):
+            profile.set_shape(tensor.name, *(tuple(size[kind] for size in axes) for kind in range(3)))
     if dynamic:
-        config.add_optimization_profile(profile)
+        for profile in made:
+            config.add_optimization_profile(profile)
 
 
 def _serialize(trt: Any, builder: Any, network: Any, config: Any, progress: Progress) -> Any:
@@ -199,7 +165,3 @@ def _serialize(trt: Any, builder: Any, network: Any, config: Any, progress: Prog
     if monitor.failure is not None:
         raise monitor.failure
     return plan
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()

@@ -1,13 +1,15 @@
-"""What an engine is asked to be: its builder, its shapes, its hardware."""
+"""What an engine is asked to be: its builder, its shapes, its hardware, its features."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from qat.errors import BuildError
 
 BuilderName = Literal["rtx", "tensorrt"]
+Feature = Literal["version_compatible", "refittable"]
 Range = tuple[int, int, int]
 _LARGEST = 2**31 - 1
 _ENTRY = re.compile(r"([0-9]+)[xX]([0-9]+)")
@@ -15,7 +17,7 @@ _ENTRY = re.compile(r"([0-9]+)[xX]([0-9]+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShapeRange:
-    """The shapes an engine takes: (smallest, usual, largest) of the batch and of the sequence, in rows and tokens.
+    """The shapes of one profile: (smallest, usual, largest) of the batch and of the sequence, in rows and tokens.
 
     Raises:
         BuildError: a size below 1 or above the largest 32-bit integer, or three sizes that do not ascend.
@@ -45,14 +47,55 @@ class ShapeRange:
         """The ranges by the names that dynamic axes carry in an exported graph."""
         return {"batch": self.batch, "sequence": self.sequence}
 
+    def covers(self, batch: int, sequence: int) -> bool:
+        """Whether an engine of this range takes so many rows and tokens."""
+        return self.batch[0] <= batch <= self.batch[2] and self.sequence[0] <= sequence <= self.sequence[2]
+
+    def __str__(self) -> str:
+        (least, _, most), (short, _, long) = self.batch, self.sequence
+        return f"{least}x{short}" if self.static else f"{least}x{short} to {most}x{long}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
-    """What to build: by which builder, for which shapes, to run on which hardware (``sm_89``; none: its default)."""
+    """What to build.
+
+    Attributes:
+        builder: by whom.
+        shapes: of the first profile.
+        hardware: to run on (``sm_89``); none: the builder's default.
+        more_shapes: of every further profile, in the order in which a request tries them.
+        features: beyond a plain engine.
+    """
 
     builder: BuilderName
     shapes: ShapeRange
     hardware: tuple[str, ...] = ()
+    more_shapes: tuple[ShapeRange, ...] = ()
+    features: tuple[Feature, ...] = ()
+
+    @property
+    def profiles(self) -> tuple[ShapeRange, ...]:
+        """The shapes of every profile."""
+        return (self.shapes, *self.more_shapes)
+
+
+def find_profile(profiles: Sequence[ShapeRange], batch: int, sequence: int) -> int:
+    """The number of the first profile that takes so many rows and tokens.
+
+    Raises:
+        BuildError: none does.
+
+    >>> find_profile(parse_profiles("1x1,1x32;1x33,8x128"), 1, 40)
+    1
+    """
+    for number, profile in enumerate(profiles):
+        if profile.covers(batch, sequence):
+            return number
+    raise BuildError(
+        f"{batch}x{sequence} was asked for (rows x tokens), but the engine's profiles take "
+        f"{'; '.join(map(str, profiles))}: stay within one of them, or build again with --shapes that hold it"
+    )
 
 
 def parse_shapes(text: str) -> ShapeRange:
@@ -72,8 +115,56 @@ def parse_shapes(text: str) -> ShapeRange:
     entries = [entry.strip() for entry in text.split(",")]
     pairs = [_parse_entry(entry, expected) for entry in entries]
     if len(pairs) > 3:
-        raise BuildError(f"--shapes {text!r} has {len(pairs)} entries; {expected} (smallest, usual, largest)")
+        raise BuildError(
+            f"--shapes {text!r} has {len(pairs)} entries; {expected} (smallest, usual, largest), "
+            "a semicolon between profiles"
+        )
     return ShapeRange(batch=_spread([pair[0] for pair in pairs]), sequence=_spread([pair[1] for pair in pairs]))
+
+
+def parse_profiles(text: str) -> tuple[ShapeRange, ...]:
+    """The range of every profile, a semicolon between them.
+
+    Raises:
+        BuildError: as for ``parse_shapes``; a profile that an earlier one covers whole, which no request would reach.
+
+    >>> [str(profile) for profile in parse_profiles("1x1,1x64; 1x1,8x128,32x128")]
+    ['1x1 to 1x64', '1x1 to 32x128']
+    """
+    profiles = tuple(parse_shapes(part) for part in text.split(";"))
+    for number, late in enumerate(profiles):
+        ends = [(late.batch[end], late.sequence[end]) for end in (0, 2)]
+        for early in profiles[:number]:
+            if all(early.covers(*end) for end in ends):
+                raise BuildError(
+                    f"--shapes {text!r}: the profile {late} lies within {early}, which a request tries first; "
+                    "put it first, or leave it out"
+                )
+    return profiles
+
+
+def split_buckets(shapes: ShapeRange, buckets: Sequence[int]) -> tuple[ShapeRange, ...]:
+    """One profile for each bucket of sequence lengths: those above the bucket before, best at its own length.
+
+    Raises:
+        BuildError: lengths that do not ascend, or that leave the sequences of ``shapes``, or do not reach their end.
+
+    >>> shapes = parse_shapes("1x1,8x64,32x128")
+    >>> [profile.sequence for profile in split_buckets(shapes, (32, 128))]
+    [(1, 32, 32), (33, 128, 128)]
+    """
+    shortest, _, longest = shapes.sequence
+    ascending = all(low < high for low, high in pairwise(buckets))
+    if not buckets or not ascending or buckets[0] < shortest or buckets[-1] != longest:
+        given = ",".join(map(str, buckets))
+        raise BuildError(
+            f"--buckets {given!r} were given for sequences of {shortest} to {longest} tokens; expected ascending "
+            f"lengths from {shortest}, the last of them {longest}"
+        )
+    starts = (shortest, *(length + 1 for length in buckets[:-1]))
+    return tuple(
+        ShapeRange(batch=shapes.batch, sequence=(start, end, end)) for start, end in zip(starts, buckets, strict=True)
+    )
 
 
 def _parse_entry(entry: str, expected: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """The exported folder: a graph lowered for one target with all that is needed to run it, and its manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.convolutions import list_convolutions
 from export.onnx_export import trace_graph
+from export.passes.int8_embeddings import Int8Embeddings
+from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
+from export.settings import ExportSettings
 from export.targets import Target, find_target
 from export.targets.base import Precision
 from qat.artefacts import atomic_folder, write_manifest
@@ -52,6 +55,16 @@ class Lowering:
     target: Target
     precision: Precision
     quantized: bool = field(default=True, kw_only=True)
+    settings: ExportSettings = field(default=ExportSettings(), kw_only=True)
+
+    def passes(self) -> Iterator[ir.passes.PassBase]:
+        """The passes, in order; the float twin keeps its embeddings in float."""
+        if not self.quantized:
+            yield StripQuantization()
+        elif self.settings.embeddings == "int8":
+            yield Int8Embeddings(self.target.embedding_order)
+        yield from self.target.passes[self.precision]()
+        yield StripMetadata()
 
 
 def export(
@@ -61,6 +74,7 @@ def export(
     tokenizer: PreTrainedTokenizerBase | None = None,
     target: str | None = None,
     precision: str | None = None,
+    settings: ExportSettings | None = None,
 ) -> ExportedModel:
     """The exported folder at ``out``.
 
@@ -70,6 +84,7 @@ def export(
         tokenizer: written beside the graph.
         target: ``rtx`` or ``onnxruntime``; None for the one the checkpoint was calibrated for.
         precision: ``fp32`` or ``fp16``; None for the target's own.
+        settings: of the export stage.
 
     Raises:
         CheckpointError: the model is not quantized.
@@ -78,7 +93,7 @@ def export(
     """
     config = quantization_config(model)
     chosen = find_target(target or config.target)
-    lowering = Lowering(chosen, chosen.choose_precision(precision))
+    lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
     return write_exported(trace_model(model), model, Path(out), lowering=lowering, tokenizer=tokenizer)
 
@@ -114,8 +129,7 @@ def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:
     """
     lowered = graph.clone()
     target = lowering.target
-    passes = [*(() if lowering.quantized else (StripQuantization(),)), *target.passes[lowering.precision]()]
-    for step in passes:
+    for step in lowering.passes():
         try:
             step(lowered)
         except ir.passes.InvariantError as error:
@@ -145,6 +159,7 @@ def write_exported(
             "target": lowering.target.name,
             "precision": lowering.precision,
             "quantized": lowering.quantized,
+            "settings": lowering.settings.model_dump(mode="json"),
             "recipe": quantization_config(model).recipe.model_dump(mode="json"),
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -26,6 +26,8 @@ _TENSOR = re.compile(
     r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[-\d,\s]*)\](?P<facts>.*?) \}(?=, \{ Name: |\s*$)"
 )
 _DATATYPE = re.compile(r"Data ?[tT]ype: (\w+)|Format(?:/Datatype)?: [^,{}]*?\b(\w+) format")
+_GRAPH = re.compile(r"_myl(\d+)_\d+$")
+_PROFILE = re.compile(r" \[profile \d+\]")
 _SYNCHRONISE = ("signal", "wait")
 
 
@@ -100,6 +102,27 @@ def read_layer_table(source: str | Mapping[str, Any] | Sequence[Any] | None) -> 
     if not isinstance(document, Sequence) or isinstance(document, str):
         return _unreadable("the inspector's answer has no list of layers")
     return _read_documents(document)
+
+
+def split_profiles(table: LayerTable, profiles: int) -> list[LayerTable]:
+    """The layers of each optimization profile; a builder lists those of all, one profile after the other.
+
+    A profile's layers carry a graph number of their own (``..._myl1_7``) and, after the first, the names of their nodes
+    a mark (``[profile 1]``). Where the numbers are not one a profile, the tables cannot be told apart.
+    """
+    if profiles == 1 or table.reason is not None:
+        return [table]
+    groups: dict[str, list[EngineLayer]] = {}
+    for layer in table.layers:
+        match = _GRAPH.search(layer.name)
+        groups.setdefault(match[1] if match else "", []).append(layer)
+    if len(groups) != profiles:
+        return [_unreadable(f"the layers of {profiles} profiles cannot be told apart")]
+    return [LayerTable(layers=tuple(_unmark(layer) for layer in layers)) for layers in groups.values()]
+
+
+def _unmark(layer: EngineLayer) -> EngineLayer:
+    return replace(layer, name=_PROFILE.sub("", layer.name))
 
 
 def _unreadable(reason: str) -> LayerTable:

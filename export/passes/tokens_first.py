@@ -26,9 +26,10 @@ class TokensFirst(ir.passes.InPlacePass):
 
     Rules: (1) a swap is a Transpose of ``(0, 2, 1)``; (2) what works on single numbers (activation functions,
     per-tensor quantizers, arithmetic of swapped tensors and constants) works on the tensors before the swap, a constant
-    with an axis of channels is stored swapped, and the swap follows it; (3) a Reshape that cuts a swapped tensor's channels into heads cuts the last axis instead, and
-    one that joins ``(batch, heads, size, tokens)``, turned there just before, joins the last two axes; (4) a Transpose
-    of a swapped or turned tensor is one Transpose, and none where the two cancel.
+    with an axis of channels is stored swapped, and the swap follows it; (3) a Reshape that cuts a swapped tensor's
+    channels into heads cuts the last axis instead, and one that joins ``(batch, heads, size, tokens)``, turned there
+    just before, joins the last two axes; (4) a Transpose of a swapped or turned tensor is one Transpose, and none
+    where the two cancel.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

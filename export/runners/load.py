@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from export.engine_loading import require_runnable
 from export.exported import MODEL_FILE
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -83,6 +84,7 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
 
 def _refuse_engine(path: Path) -> None:
     if path.suffix == ".engine":
+        require_runnable(path)
         raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from export.passes.int8_embeddings import Order
 from qat.errors import ExportError, suggest
 from qat.recipe import WeightGranularity
 
@@ -21,12 +22,14 @@ class Target:
         passes: the passes, in order, that turn the traced graph into the engine's, for each precision it runs in.
         weights: the weight granularities it can take, for each precision.
         default_precision: what everything that is not INT8 runs in unless asked otherwise.
+        embedding_order: how it takes INT8 embedding tables.
     """
 
     name: str
     passes: Mapping[Precision, Callable[[], Sequence[ir.passes.PassBase]]]
     weights: Mapping[Precision, tuple[WeightGranularity, ...]]
     default_precision: Precision
+    embedding_order: Order = "dequantize_first"
 
     def choose_precision(self, wanted: str | None) -> Precision:
         """The precision asked for, or the target's own.

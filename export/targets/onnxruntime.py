@@ -27,5 +27,6 @@ ONNXRUNTIME = register_target(
         },
         weights={"fp32": ("per_channel", "per_tensor")},
         default_precision="fp32",
+        embedding_order="gather_first",
     )
 )

@@ -1,6 +1,5 @@
 """The ranges calibration finds, against hooks on the float model; padding never counts."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 

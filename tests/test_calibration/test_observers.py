@@ -53,7 +53,7 @@ def test_what_is_observed_has_no_gradient() -> None:
         (
             {"percentil": 99.9},
             "calibration settings: unknown key 'percentil', did you mean 'percentile'? "
-            "known: depths, method, percentile, samples, search_rows",
+            "known: depths, equalize, method, percentile, samples, search_rows",
         ),
     ],
 )

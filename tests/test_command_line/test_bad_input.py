@@ -233,7 +233,7 @@ PLACES = [
     ),
     (
         ("evaluate", "{d}/model.engine", "--data", "{d}/validation.jsonl"),
-        "{d}/model.engine is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here",
+        "no engine at {d}/model.engine: give an engine that qdq build wrote",
     ),
 ]
 USAGE = [

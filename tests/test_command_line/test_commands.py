@@ -162,12 +162,17 @@ def test_benchmark_times_artefacts_side_by_side(chain: Chain) -> None:
 
 
 def test_build_and_audit_agree(journey: Journey, tmp_path: Path) -> None:
-    built = call(
+    command = (
         *("build", journey[0] / "onnx", "--out", tmp_path / "small.engine", "--builder", "rtx"),
-        *("--shapes", "1x1,2x8,4x16", "--hardware", "sm_89", "--json"),
+        *("--shapes", "1x1,2x8,4x16", "--buckets", "8,16", "--hardware", "sm_89", "--json"),
     )
+    built, again = call(*command), call(*command)
     assert (built.code, built.err) == (0, "")
     assert built.value["hardware"] == ["sm_89"]
+    assert (built.value["reused"], again.value["reused"]) == (False, True)
+    assert f"{tmp_path / 'small.engine'}: built, there is none yet" in built.out
+    assert f"{tmp_path / 'small.engine'}: up to date, kept as it is" in again.out
+    assert {**again.value, "reused": False} == built.value
     audited = call("audit", tmp_path / "small.engine", "--json")
     assert audited.code == 0
     facts = audited.value

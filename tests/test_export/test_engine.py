@@ -67,14 +67,47 @@ def copy_engine(engine: Engine, folder: Path) -> Path:
     return folder / "model.engine"
 
 
-def test_a_swapped_engine_has_no_audit(engine: Engine, tmp_path: Path) -> None:
+def test_a_swapped_engine_is_refused(engine: Engine, tmp_path: Path) -> None:
     copied = copy_engine(engine, tmp_path)
     copied.write_bytes(engine.path.read_bytes() + b"\0")
-    found = audit(copied)
-    assert found == unavailable_audit("model.engine.json belongs to another engine")
-    assert isinstance(found, EngineAudit)
-    assert found.reason == "audit unavailable: model.engine.json belongs to another engine"
-    assert not found.as_planned
+    with pytest.raises(CheckpointError) as caught:
+        audit(copied)
+    assert str(caught.value) == (
+        f"{copied} is not the engine that model.engine.json describes: it was changed or cut short after it was built; "
+        "build it again with qdq build"
+    )
+
+
+def test_an_audit_at_shapes_that_the_engine_does_not_take_is_refused(engine: Engine) -> None:
+    assert audit(engine.path, settings=BuildSettings(shapes="1x1,16x64")) == audit(engine.path)
+    with pytest.raises(BuildError) as caught:
+        audit(engine.path, settings=BuildSettings(shapes="1x1,17x64"))
+    assert str(caught.value) == (
+        "17x64 was asked for (rows x tokens), but the engine's profiles take 1x1 to 16x64: stay within one of them, "
+        "or build again with --shapes that hold it"
+    )
+
+
+def test_an_engine_that_still_holds_is_kept(bert: Traced, tmp_path: Path) -> None:
+    made = write_exported(
+        bert.graph, bert.model, tmp_path / "onnx", lowering=Lowering(find_target("rtx"), "fp16"), tokenizer=None
+    )
+    out, settings = tmp_path / "built" / "model.engine", BuildSettings(shapes="2x16", hardware=("sm_89",))
+    first = build(made.folder, out, settings=settings)
+    written = out.stat().st_mtime_ns
+    again = build(made.folder, out, settings=settings)
+    assert (first.built_because, again.built_because) == ("there is none yet", "")
+    assert out.stat().st_mtime_ns == written
+    assert again.built.plan == first.built.plan
+    assert again.built.macs == first.built.macs
+    assert asdict(again.audit) == asdict(first.audit)
+    other = build(made.folder, out, settings=BuildSettings(shapes="3x16", hardware=("sm_89",)))
+    assert other.built_because == "build setting 'shapes' has changed"
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "model.engine",
+        "model.engine.json",
+        "model.engine.layers",
+    ]
 
 
 def test_an_engine_without_its_manifest_has_no_audit(engine: Engine, tmp_path: Path) -> None:
@@ -83,7 +116,7 @@ def test_an_engine_without_its_manifest_has_no_audit(engine: Engine, tmp_path: P
     assert audit(copied) == unavailable_audit("no manifest model.engine.json beside the engine")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"engine": {"hash": "x"}}', '{"engine": 1, "audit": {}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"engine": 1, "audit": {}}'])
 def test_a_manifest_that_says_nothing_is_no_audit(engine: Engine, tmp_path: Path, content: str) -> None:
     copied = copy_engine(engine, tmp_path)
     (tmp_path / "model.engine.json").write_text(content)
@@ -129,7 +162,7 @@ def test_settings_are_checked_and_hardware_has_a_default() -> None:
     assert BuildSettings().spec_for("rtx").hardware == ("sm_86", "sm_89", "sm_120")
     assert BuildSettings().spec_for("tensorrt").hardware == ()
     assert BuildSettings(hardware=()).spec_for("rtx").hardware == ()
-    with pytest.raises(RecipeError, match=r"^build settings: unknown key 'shape', did you mean 'shapes'\? known: hard"):
+    with pytest.raises(RecipeError, match=r"^build settings: unknown key 'shape', did you mean 'shapes'\? known: buck"):
         validate_settings(BuildSettings, {"shape": "1x1"}, where="build settings")
     with pytest.raises(BuildError) as caught:
         BuildSettings(shapes="1x65").spec_for("rtx", longest=64)
@@ -139,3 +172,14 @@ def test_settings_are_checked_and_hardware_has_a_default() -> None:
     assert BuildSettings().spec_for("rtx", longest=48).shapes.sequence == (1, 48, 48)
     with pytest.raises(BuildError, match=r"^--shapes entry '1-1' is no shape; expected one to three BATCHxSEQUENCE"):
         BuildSettings(shapes="1-1")
+
+
+def test_buckets_are_profiles_and_several_profiles_take_no_buckets() -> None:
+    settings = BuildSettings(shapes="1x1,8x64,32x128", buckets=(32, 128))
+    spec = settings.spec_for("rtx")
+    assert [profile.sequence for profile in spec.profiles] == [(1, 32, 32), (33, 128, 128)]
+    with pytest.raises(BuildError) as caught:
+        BuildSettings(shapes="1x1;8x8", buckets=(8,))
+    assert str(caught.value) == "--buckets split one profile, but --shapes '1x1;8x8' has 2: give one of the two"
+    with pytest.raises(BuildError, match=r"^shapes 1x1,8x64,32x128 go up to 128 tokens, but the model takes 64"):
+        settings.spec_for("rtx", longest=64)

@@ -1,22 +1,20 @@
 """Engines are built by the real builder, and what it refuses is told with the node."""
 
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.builders import PhaseTree, find_hardware, make_builder
-from export.engine_build import BuiltEngine, EngineSpec, ShapeRange, build_engine, parse_shapes, write_engine
-from qat.artefacts import hash_file
-from qat.errors import BuildError, ExportError, OutputError
+from export.audit.build_audit import audit_built
+from export.audit.layer_table import read_layer_table, split_profiles
+from export.builders import PhaseTree, find_hardware, make_builder, set_features
+from export.engine_build import BuiltEngine, EngineSpec, ShapeRange, build_engine, parse_shapes
+from export.engine_spec import Feature, parse_profiles
+from qat.errors import BuildError, ExportError
 from tests.test_export.encoder_graph import encoder_graph, linear_graph, save_graph
 
 pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
@@ -25,52 +23,6 @@ DYNAMIC = parse_shapes("1x16,8x128,32x384")
 
 def build(path: Path, shapes: ShapeRange = DYNAMIC, hardware: tuple[str, ...] = ("sm_89",)) -> BuiltEngine:
     return build_engine(path, EngineSpec(builder="rtx", shapes=shapes, hardware=hardware))
-
-
-def test_three_entries_are_smallest_usual_and_largest_in_any_order() -> None:
-    expected = ShapeRange(batch=(1, 8, 32), sequence=(16, 128, 384))
-    assert parse_shapes("1x16,8x128,32x384") == expected
-    assert parse_shapes(" 32X384 , 1x16,8x128") == expected
-
-
-def test_one_entry_is_static_and_two_make_the_larger_the_usual() -> None:
-    assert parse_shapes("8x128") == ShapeRange.fixed(8, 128)
-    assert parse_shapes("8x128").static
-    assert parse_shapes("1x16,8x128") == ShapeRange(batch=(1, 8, 8), sequence=(16, 128, 128))
-    assert not parse_shapes("1x16,1x128").static
-
-
-@given(st.lists(st.tuples(st.integers(1, 512), st.integers(1, 512)), min_size=1, max_size=3))
-def test_every_entry_lies_inside_the_range_it_makes(entries: list[tuple[int, int]]) -> None:
-    shapes = parse_shapes(",".join(f"{batch}x{sequence}" for batch, sequence in entries))
-    assert all(shapes.batch[0] <= batch <= shapes.batch[2] for batch, _ in entries)
-    assert all(shapes.sequence[0] <= sequence <= shapes.sequence[2] for _, sequence in entries)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("8*128", "--shapes entry '8*128' is no shape; expected one to three BATCHxSEQUENCE entries such as 1x16"),
-        ("", "--shapes entry '' is no shape"),
-        ("8x128,", "--shapes entry '' is no shape"),
-        ("0x128", "--shapes entry '0x128' has a size of 0"),
-        ("1x1,2x2,3x3,4x4", "--shapes '1x1,2x2,3x3,4x4' has 4 entries; expected one to three"),
-    ],
-)
-def test_a_shape_that_makes_no_sense_is_named(text: str, message: str) -> None:
-    with pytest.raises(BuildError) as caught:
-        parse_shapes(text)
-    assert str(caught.value).startswith(message)
-
-
-def test_sizes_that_do_not_ascend_are_refused() -> None:
-    with pytest.raises(BuildError, match=r"batch sizes \(8, 1, 32\) were given; expected \(smallest, usual, largest\)"):
-        ShapeRange(batch=(8, 1, 32), sequence=(16, 128, 384))
-
-
-def test_sizes_beyond_32_bits_are_refused() -> None:
-    with pytest.raises(BuildError, match=r"sequence sizes .* were given; expected .*, from 1 to 2147483647"):
-        parse_shapes("1x2147483648")
 
 
 def test_a_dynamic_engine_carries_its_plan_its_table_and_its_target(tmp_path: Path) -> None:
@@ -227,7 +179,7 @@ def test_a_node_that_the_parser_refuses_is_named_in_one_line(tmp_path: Path) -> 
     with pytest.raises(BuildError) as caught:
         build(save_graph(tmp_path, model))
     message = str(caught.value)
-    assert message.startswith("the builder refuses node 'x_quant/Q' (QuantizeLinear) of ")
+    assert message.startswith("the builder refuses node 'x_quant/Q' (QuantizeLinear, model layer 'x_quant') of ")
     assert "Non-zero zero point is not supported" in message
     assert message.endswith("export it again with --target rtx or tensorrt")
     assert "\n" not in message
@@ -237,43 +189,72 @@ def test_a_graph_that_parses_but_cannot_be_built_is_an_error(tmp_path: Path) -> 
     model = encoder_graph(layers=1)
     split = next(tensor for tensor in model.graph.initializer if tensor.name == "split")
     split.CopyFrom(numpy_helper.from_array(np.array([2, 3, 4, 16]), "split"))
-    with pytest.raises(BuildError, match=r"^the rtx builder cannot build .*model\.onnx: .*; run qdq lint on it$"):
-        build(save_graph(tmp_path, model))
+    path = save_graph(tmp_path, model)
+    with pytest.raises(BuildError) as caught:
+        build(path)
+    message = str(caught.value)
+    assert message.startswith(
+        f"the rtx builder cannot build {path} at node 'encoder/0/mask' (Add, model layer 'encoder/0'): IBuilder"
+    )
+    assert "dimensions not compatible for elementwise" in message
+    assert message.endswith("; run qdq lint on it")
+    assert "\n" not in message
 
 
-def test_an_engine_is_written_with_its_table_and_its_manifest(tmp_path: Path) -> None:
+def test_several_profiles_are_in_one_engine_and_cost_their_kernels_each(tmp_path: Path) -> None:
+    path = save_graph(tmp_path, encoder_graph(layers=1))
+    first, second = parse_profiles("1x1,1x32,1x64;1x1,8x128,32x128")
+    spec = EngineSpec(builder="rtx", shapes=first, more_shapes=(second,), hardware=("sm_89",))
+    engine = build_engine(path, spec)
+    assert engine.layer_table is not None
+    profiles = "MinShape: [1,1], OptShape: [1,32], MaxShape: [1,64]", "MinShape: [1,1], OptShape: [8,128]"
+    shown = [line for line in engine.layer_table.splitlines() if "input_ids, IOMode" in line]
+    assert len(shown) == 1
+    assert all(profile in shown[0] for profile in profiles)
+    tables = split_profiles(read_layer_table(engine.layer_table), 2)
+    assert [table.reason for table in tables] == [None, None]
+    assert all(any("encoder/0/up" in layer.name for layer in table.layers) for table in tables)
+    assert not any("[profile" in layer.name for table in tables for layer in table.layers)
+    audit = audit_built(engine, path, in_encoder=lambda name: name.startswith("encoder"))
+    assert (audit.status, audit.int8_gemms, audit.float_gemms, audit.int8_attentions) == ("complete", 4, 0, 1)
+
+
+def test_a_fixed_shape_in_one_of_two_profiles_stays_a_profile(tmp_path: Path) -> None:
     path = save_graph(tmp_path, linear_graph())
-    engine, out = build(path), tmp_path / "built" / "model.engine"
-    write_engine(engine, out, onnx_path=path, facts={"target": "rtx"})
-    assert out.read_bytes() == engine.plan
-    assert sorted(file.name for file in out.parent.iterdir()) == [
-        "model.engine",
-        "model.engine.json",
-        "model.engine.layers",
-    ]
-    assert (out.parent / "model.engine.layers").read_text() == engine.layer_table
-    manifest = json.loads((out.parent / "model.engine.json").read_text())
-    assert manifest["engine"]["hash"] == hash_file(out)
-    assert manifest["inputs"]["model.onnx"]["hash"] == hash_file(path)
-    assert manifest["spec"]["shapes"] == {"batch": [1, 8, 32], "sequence": [16, 128, 384]}
-    assert manifest["builder"] == {"name": "rtx", "version": engine.version}
-    assert manifest["hardware"] == ["sm_89"]
-    assert manifest["target"] == "rtx"
-    assert manifest["versions"]["onnx"] == onnx.__version__
+    spec = EngineSpec(
+        builder="rtx", shapes=ShapeRange.fixed(1, 8), more_shapes=(ShapeRange.fixed(4, 8),), hardware=("sm_89",)
+    )
+    table = build_engine(path, spec).layer_table
+    assert table is not None
+    assert "MinShape: [1,8,64], OptShape: [1,8,64]" in table
+    assert "MinShape: [4,8,64], OptShape: [4,8,64]" in table
 
 
-def test_weights_kept_beside_the_graph_are_built_and_hashed(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    onnx.save(linear_graph(), path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    assert (tmp_path / "model.onnx.data").stat().st_size >= 64 * 128
-    write_engine(build(path), tmp_path / "model.engine", onnx_path=path, facts={})
-    manifest = json.loads((tmp_path / "model.engine.json").read_text())
-    assert manifest["inputs"]["model.onnx.data"]["hash"] == hash_file(tmp_path / "model.onnx.data")
+def test_tables_that_cannot_be_told_apart_are_no_audit(tmp_path: Path) -> None:
+    table = read_layer_table(build(save_graph(tmp_path, linear_graph())).layer_table)
+    assert [each.reason for each in split_profiles(table, 2)] == ["the layers of 2 profiles cannot be told apart"]
 
 
-def test_an_engine_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    path = save_graph(tmp_path, linear_graph())
-    (tmp_path / "model.engine").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write the file .*model\.engine: a folder of that name exists"):
-        write_engine(build(path), tmp_path / "model.engine", onnx_path=path, facts={})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.engine", "model.onnx"]
+@pytest.mark.parametrize("feature", ["version_compatible", "refittable"])
+def test_a_feature_that_the_builder_refuses_is_named(tmp_path: Path, feature: Feature) -> None:
+    path = save_graph(tmp_path, encoder_graph(layers=1))
+    spec = EngineSpec(builder="rtx", shapes=DYNAMIC, hardware=("sm_89",), features=(feature,))
+    with pytest.raises(BuildError) as caught:
+        build_engine(path, spec)
+    assert str(caught.value).startswith(
+        f"the rtx builder cannot build {path} as {feature} (leave that out, if this machine's builder lacks it): IBuild"
+    )
+
+
+def test_features_are_flags_where_the_builder_has_them() -> None:
+    flags: list[str] = []
+    config = SimpleNamespace(set_flag=flags.append)
+    trt = SimpleNamespace(BuilderFlag=SimpleNamespace(REFIT="refit"), __version__="10.0.1")
+    set_features(trt, config, EngineSpec(builder="tensorrt", shapes=DYNAMIC, features=("refittable",)))
+    assert flags == ["refit"]
+    with pytest.raises(BuildError) as caught:
+        set_features(trt, config, EngineSpec(builder="tensorrt", shapes=DYNAMIC, features=("version_compatible",)))
+    assert str(caught.value) == (
+        "feature 'version_compatible' was asked for, but the tensorrt builder 10.0.1 lacks it; "
+        "leave it out of build.features, or use another builder"
+    )

@@ -1,16 +1,22 @@
 """The exported folder: complete, the same bytes every time, and refusals that say what to do."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+import torch
 from transformers import AutoConfig, AutoTokenizer
 
 import qdq
+from export.engine import BuildSettings, build
 from export.exported import ExportedModel, Lowering, export, lower_graph, write_exported
 from export.passes.half_precision import HalfPrecision
+from export.passes.int8_embeddings import quantize_rows
+from export.settings import ExportSettings
 from export.targets import find_target, list_targets
 from export.targets.base import Target, register_target
 from qat.artefacts import hash_file, read_manifest
@@ -26,8 +32,10 @@ from tests.test_export.tiny_models import (
     make_calibrated,
     make_float,
     run_float,
+    run_torch,
 )
 from tests.tiny import tiny_tokenizer
+from tests.tolerances import FLIPPED_ROWS
 
 CHANNELS = Case("bert", "tensorrt", "per_channel", shallow=True)
 
@@ -88,6 +96,49 @@ def test_the_float_twin_is_a_folder_of_its_own(tmp_path: Path, bert: Traced) -> 
         logits = runner.infer(dict(batch))["logits"].astype(np.float32)
     assert count_apart(logits, run_float(bert.model, batch)) == 0
     assert read_manifest(twin.folder)["quantized"] is False
+
+
+@pytest.mark.parametrize("target", ["rtx", "onnxruntime"])
+def test_int8_embeddings_are_the_models_own_rounded_once(tmp_path: Path, bert: Traced, target: str) -> None:
+    lowering = Lowering(find_target(target), "fp32", settings=ExportSettings(embeddings="int8"))
+    made = write_exported(bert.graph, bert.model, tmp_path / "onnx", lowering=lowering, tokenizer=None)
+    assert read_manifest(made.folder)["settings"] == {"embeddings": "int8"}
+    rounded = copy.deepcopy(bert.model)
+    for name in ("word_embeddings", "position_embeddings"):
+        weight = rounded.get_parameter(f"bert.embeddings.{name}.weight")
+        levels, scales = quantize_rows(weight.detach().numpy())
+        weight.data = torch.from_numpy(levels * scales)
+    batch = make_batch(8, 24)
+    with qdq.load_runner(made.folder, optimized=False) as runner:
+        logits = runner.infer(dict(batch))["logits"].astype(np.float32)
+    assert count_apart(logits, run_torch(rounded, batch)) <= FLIPPED_ROWS.value
+    assert count_apart(logits, run_torch(bert.model, batch)) > FLIPPED_ROWS.value
+
+
+def test_int8_embeddings_are_built_and_audited_like_float_ones(tmp_path: Path, bert: Traced) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
+    engines = []
+    for embeddings in ("float", "int8"):
+        lowering = Lowering(find_target("rtx"), "fp16", settings=ExportSettings(embeddings=embeddings))
+        made = write_exported(bert.graph, bert.model, tmp_path / embeddings, lowering=lowering, tokenizer=None)
+        engines.append(build(made.folder, tmp_path / f"{embeddings}.engine", settings=BuildSettings(shapes="8x32")))
+    plain, small = engines
+    assert (small.audit.kernels, small.audit.activation_mb) == (plain.audit.kernels, plain.audit.activation_mb)
+    assert small.audit.int8_gemms == plain.audit.int8_gemms
+    assert plain.audit.weight_mb is not None
+    assert small.audit.weight_mb is not None
+    table = len(tiny_tokenizer()) * 64
+    assert small.audit.weight_mb < plain.audit.weight_mb - 0.9 * table / 1e6
+    assert small.built.layer_table is not None
+    assert f"Dimensions: [{len(tiny_tokenizer())},64], Strides: [64,1], StrideOrder: [1,0], Datatype: Int8" in (
+        small.built.layer_table
+    )
+
+
+def test_the_float_twin_keeps_its_embeddings(bert: Traced) -> None:
+    settings = ExportSettings(embeddings="int8")
+    twin = lower_graph(bert.graph, Lowering(find_target("rtx"), "fp16", quantized=False, settings=settings))
+    assert not any(value.dtype == ir.DataType.INT8 for value in twin.graph.initializers.values())
 
 
 def test_an_existing_folder_is_replaced_as_a_whole(tmp_path: Path, bert: Traced) -> None:

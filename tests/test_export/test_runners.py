@@ -89,7 +89,8 @@ def test_an_opened_folder_brings_its_task_tokenizer_and_columns(exported: Export
     assert open_artefact(exported.onnx_path).task.name == TASK
 
 
-def test_an_engine_is_refused_with_what_runs_here(tmp_path: Path) -> None:
+def test_an_engine_is_refused_with_what_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.runners.load.require_runnable", lambda path: {})
     expected = f"{tmp_path}/model.engine is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here"
     for load in (load_runner, open_artefact):
         with pytest.raises(BuildError) as caught:
