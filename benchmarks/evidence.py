@@ -1,7 +1,7 @@
 """What the journey measures of what it made: accuracy step by step, the engine beside its float twin, latency."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +16,12 @@ from calibration.evidence import Evidence
 from calibration.range_listing import describe_range, find_evidence
 from calibration.range_rows import RangeRow
 from export.audit.build_audit import audit_built
-from export.audit.onnxruntime_audit import audit_onnxruntime
-from export.engine import BuildSettings, build
+from export.engine import RUNTIME_AUDITS, BuildSettings, build
 from export.engine_build import build_engine
 from export.exported import ExportedModel, Lowering, lower_graph
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from export.runners.openvino_runner import OpenVinoRunner
 from export.targets import find_target
 from qat.checkpoint import Checkpoint
 from qat.families import in_encoder_layer
@@ -57,21 +57,18 @@ def describe_engine(
 
     A target that builds no engine is audited in its runtime; its kernels are the nodes that runtime executes.
     """
-    if exported.target == "onnxruntime":
-        audited = audit_onnxruntime(exported.onnx_path)
+    if exported.target in RUNTIME_AUDITS:
+        audited = asdict(RUNTIME_AUDITS[exported.target](exported.onnx_path))
         return {
             "target": exported.target,
             "hardware": ["cpu"],
-            "kernels": sum(audited.operations.values()),
-            "int8_gemms": audited.int8_gemms,
-            "float_gemms": audited.float_gemms,
-            "unplanned_gemms": audited.unplanned_gemms,
-            "int8_attentions": None,
+            "kernels": sum(audited["operations"].values()),
+            **{name: audited[name] for name in ("int8_gemms", "float_gemms", "unplanned_gemms", "rows")},
+            "int8_attentions": audited.get("int8_attentions"),
             "int8_mac_share": None,
             "activation_mb": None,
             "fp16_activation_mb": None,
             "audit": "complete",
-            "rows": [asdict(row) for row in audited.rows],
         }
     engine = build(exported.folder, out, settings=settings, progress=progress)
     spec = engine.built.spec
@@ -91,39 +88,49 @@ def describe_engine(
     }
 
 
+@contextmanager
+def open_cpu_runners(graph: ir.Model, target: str) -> Iterator[list[Runner]]:
+    """What runs a traced graph on this machine's CPU, float and INT8.
+
+    ONNX Runtime in FP32 and in INT8; for ``openvino`` ONNX Runtime in FP32, and OpenVINO in float and in INT8.
+    """
+    lowerings = [("onnxruntime", False), ("onnxruntime", True)]
+    if target == "openvino":
+        lowerings = [("onnxruntime", False), ("openvino", False), ("openvino", True)]
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        runners: list[Runner] = []
+        for name, quantized in lowerings:
+            path = Path(folder) / f"{name}-{quantized}.onnx"
+            ir.save(lower_graph(graph, Lowering(find_target(name), "fp32", quantized=quantized)), path)
+            if name == "openvino":
+                runners.append(OpenVinoRunner(path, quantized=quantized))
+            else:
+                runners.append(OnnxRuntimeRunner(path, precision="int8+fp32" if quantized else "fp32"))
+        yield [stack.enter_context(runner) for runner in runners]
+
+
 def compare_latency(
-    graph: ir.Model,
+    runners: Sequence[Runner],
     checkpoint: Checkpoint,
-    float_runner: Runner,
     rows: Encoded,
     *,
     shapes: Sequence[tuple[int, int]],
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """Latency on this machine's CPU, one row a runner and shape: torch FP32, ONNX Runtime FP32 and INT8.
+    """Latency on this machine's CPU, one row a runner and shape.
 
     Args:
-        graph: the traced graph; it is lowered for ONNX Runtime with and without quantization.
-        checkpoint: whose graph it is.
-        float_runner: the float model in torch.
+        runners: opened ones.
+        checkpoint: what they run.
         rows: encoded texts to time on.
         shapes: (batch, sequence); those longer than the model takes are left out.
         seconds: time for one shape.
     """
-    target = find_target("onnxruntime")
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     longest = int(checkpoint.model.config.max_position_embeddings)
     texts = [list(feature["input_ids"]) for feature in rows.features if isinstance(feature["input_ids"], list)]
-    with TemporaryDirectory() as folder, ExitStack() as stack:
-        runners: list[Runner] = [float_runner]
-        for quantized, precision in ((False, "fp32"), (True, "int8+fp32")):
-            path = Path(folder) / f"{precision}.onnx"
-            ir.save(lower_graph(graph, Lowering(target, "fp32", quantized=quantized)), path)
-            runners.append(OnnxRuntimeRunner(path, precision=precision))
-        opened = [stack.enter_context(runner) for runner in runners]
-        workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]
-        measured = measure_latency(opened, workloads, texts, seconds=seconds)
-    return [asdict(row) for row in measured]
+    workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]
+    return [asdict(row) for row in measure_latency(runners, workloads, texts, seconds=seconds)]
 
 
 def describe_ranges(rows: Sequence[RangeRow], evidence: Evidence) -> list[dict[str, Any]]:

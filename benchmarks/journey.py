@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
-from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges
+from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
 from benchmarks.report import write_report
 from calibration.settings import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
@@ -131,18 +131,17 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         with clock.stage("export"):
             graph = trace_model(checkpoint.model)
             exported, twin = _export(journey, checkpoint, graph, Lowering(target, precision), Path(folder))
-        onnx = score("score ONNX", OnnxRuntimeRunner(exported.onnx_path, optimized=False))
+        onnx = score("score ONNX", load_runner(exported.folder, optimized=False))
         exact = onnx if precision == "fp32" else score("score ONNX in FP32", _exact_runner(graph, target, Path(folder)))
         with clock.stage("build") as move:
             built = journey.out / "model.engine"
             engine = describe_engine(
                 exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100)
             )
-    with clock.stage("measure latency"):
+    with clock.stage("measure latency"), open_cpu_runners(graph, target.name) as runners:
         latency = compare_latency(
-            graph,
+            [load_runner(journey.checkpoint, task=task.name), *runners],
             checkpoint,
-            load_runner(journey.checkpoint, task=task.name),
             evaluation,
             shapes=journey.latency_shapes,
             seconds=journey.latency_seconds,

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from export.audit.build_audit import audit_built
 from export.audit.engine_audit import AuditRow, EngineAudit, unavailable_audit
-from export.audit.onnxruntime_audit import RuntimeAudit, audit_onnxruntime
+from export.audit.onnxruntime_audit import audit_onnxruntime
+from export.audit.openvino_audit import audit_openvino
+from export.audit.runtime_audit import RuntimeAudit
 from export.engine_build import BuiltEngine, build_engine
 from export.engine_files import (
     explain_rebuild,
@@ -38,6 +40,11 @@ from qat.families import in_encoder_layer
 TIMING_CACHE = "timing-cache"
 """The folder beside an engine that TensorRT's kernel timings are kept in, unless another is asked for."""
 BuildProgress = Callable[[str, float], None]
+RUNTIME_AUDITS: Mapping[str, Callable[[Path], RuntimeAudit]] = {
+    "onnxruntime": audit_onnxruntime,
+    "openvino": audit_openvino,
+}
+"""The audits of the targets that build no engine."""
 RTX_HARDWARE = ("sm_86", "sm_89", "sm_120")
 """What an RTX engine is built for unless asked otherwise: Ampere, Ada and Blackwell cards."""
 
@@ -170,7 +177,7 @@ def build(
 
 
 def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> EngineAudit | RuntimeAudit:
-    """What really runs in INT8: of an engine as its manifest tells, of a graph by building it or by ONNX Runtime.
+    """What really runs in INT8: of an engine as its manifest tells, of a graph by building it or in its runtime.
 
     Args:
         artefact: an exported folder, an ONNX file or an engine file.
@@ -186,8 +193,9 @@ def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> Eng
             _require_covered(path, settings.profiles())
         return _audit_of_manifest(path)
     onnx_path = find_graph(path)
-    if read_manifest(onnx_path.parent).get("target") == "onnxruntime":
-        return audit_onnxruntime(onnx_path)
+    runtime = RUNTIME_AUDITS.get(str(read_manifest(onnx_path.parent).get("target")))
+    if runtime is not None:
+        return runtime(onnx_path)
     spec = (settings or BuildSettings()).spec_for("rtx", longest=_longest_sequence(onnx_path.parent))
     return audit_built(build_engine(onnx_path, spec), onnx_path, in_encoder=in_encoder_layer)
 

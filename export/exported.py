@@ -82,7 +82,7 @@ def export(
         model: calibrated, on the CPU.
         out: a folder to make, or to replace as a whole.
         tokenizer: written beside the graph.
-        target: ``rtx`` or ``onnxruntime``; None for the one the checkpoint was calibrated for.
+        target: whose lowering; None for the one the checkpoint was calibrated for.
         precision: ``fp32`` or ``fp16``; None for the target's own.
         settings: of the export stage.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from qat.errors import OutputError
 
 MANIFEST = "qdq.json"
-_PACKAGES = ("qdq", "torch", "transformers", "onnx", "onnxruntime", "tensorrt_rtx", "tensorrt")
+_PACKAGES = ("qdq", "torch", "transformers", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt")
 
 
 @contextmanager

@@ -25,6 +25,6 @@ RecipeOption = Annotated[
     str, typer.Option("--recipe", help="What is quantized: tensorrt, qdqbert, linear, or a TOML file.")
 ]
 TargetOption = Annotated[
-    str, typer.Option("--target", help="The engine: rtx, tensorrt or onnxruntime; picks the weight granularity.")
+    str, typer.Option("--target", help="rtx, tensorrt, onnxruntime or openvino; picks the weight granularity.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]

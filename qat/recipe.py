@@ -23,6 +23,7 @@ TARGET_WEIGHTS: dict[str, WeightGranularity] = {
     "rtx": "per_tensor",
     "tensorrt": "per_channel",
     "onnxruntime": "per_channel",
+    "openvino": "per_channel",
 }
 """The weight granularity each target runs best and safest with; stored in the checkpoint by calibration."""
 

@@ -3,7 +3,6 @@
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import onnx
 import onnxruntime
 
 from export.audit.products import Product, list_products, name_node
+from export.audit.runtime_audit import RuntimeAudit, RuntimeRow, count_rows
 from export.graph_file import read_graph
 from qat.errors import BuildError
 
@@ -21,28 +21,6 @@ _INT8_OPERATIONS = frozenset({
 _ADVICE = "export with --target onnxruntime"
 # what the optimizer adds to the name of a node that it rewrites
 _ADDED = re.compile(r"^fused |/MatMulAddFusion|_token_\d+$|/duplicated$")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RuntimeRow:
-    """One product of the ONNX graph: whether INT8 was planned, what runs it, why it is not INT8 (empty where it is)."""
-
-    name: str
-    planned: bool
-    operation: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RuntimeAudit:
-    """ONNX Runtime's products: INT8, planned but float, and the rest; ``operations`` counts the graph it runs."""
-
-    int8_gemms: int
-    float_gemms: int
-    unplanned_gemms: int
-    operations: Mapping[str, int]
-    version: str
-    rows: tuple[RuntimeRow, ...]
 
 
 def audit_onnxruntime(onnx_path: Path) -> RuntimeAudit:
@@ -62,9 +40,7 @@ def audit_onnxruntime(onnx_path: Path) -> RuntimeAudit:
     static = not any(_is_dynamic(value) for value in model.graph.input)
     rows = tuple(_describe(product, runs, others, static=static) for product in products.values())
     return RuntimeAudit(
-        int8_gemms=sum(not row.reason for row in rows),
-        float_gemms=sum(bool(row.reason) and row.planned for row in rows),
-        unplanned_gemms=sum(bool(row.reason) and not row.planned for row in rows),
+        **count_rows(rows),
         operations=_count(optimized),
         version=onnxruntime.__version__,
         rows=rows,

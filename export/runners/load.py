@@ -9,6 +9,7 @@ from export.engine_loading import require_runnable
 from export.exported import MODEL_FILE
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
+from export.runners.openvino_runner import OpenVinoRunner
 from export.runners.torch_runner import TorchRunner
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint, read_config
@@ -39,21 +40,30 @@ class Artefact:
 def load_runner(artefact: Path | str, *, task: str | None = None, optimized: bool = True, threads: int = 0) -> Runner:
     """The runner of an artefact, to be opened by ``with``.
 
+    A graph runs on ONNX Runtime, unless its folder was exported for ``openvino``.
+
     Args:
         artefact: a checkpoint folder, an exported folder or an ONNX file.
         task: needed for a float checkpoint only; others remember theirs.
-        optimized: whether ONNX Runtime may rewrite the graph.
-        threads: ONNX Runtime's threads, 0 for its own choice.
+        optimized: whether the engine may change what was exported: ONNX Runtime rewrites the graph, OpenVINO runs its
+            rest in BF16 where the CPU has it.
+        threads: ONNX Runtime's or OpenVINO's threads, 0 for its own choice.
 
     Raises:
         CheckpointError: no such artefact, or a broken one.
-        BuildError: an engine, which needs its GPU.
+        BuildError: an engine, which needs its GPU, or OpenVINO is not installed.
     """
     path = Path(artefact)
     _refuse_engine(path)
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         graph = path if path.suffix == ".onnx" else path / MODEL_FILE
-        return OnnxRuntimeRunner(graph, precision=_precision_of(graph.parent), optimized=optimized, threads=threads)
+        manifest = read_manifest(graph.parent)
+        quantized = bool(manifest.get("quantized"))
+        if manifest.get("target") == "openvino":
+            return OpenVinoRunner(graph, quantized=quantized, rest=None if optimized else "f32", threads=threads)
+        rest = str(manifest.get("precision", "onnx"))
+        precision = f"int8+{rest}" if quantized else rest
+        return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads)
     record = read_task_record(read_config(path), folder=path, given=task)
     model = load_checkpoint(path, find_task(record.name)).model
     return TorchRunner(model, inputs=record.inputs, outputs=record.outputs)
@@ -86,9 +96,3 @@ def _refuse_engine(path: Path) -> None:
     if path.suffix == ".engine":
         require_runnable(path)
         raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
-
-
-def _precision_of(folder: Path) -> str:
-    manifest = read_manifest(folder)
-    rest = str(manifest.get("precision", "onnx"))
-    return f"int8+{rest}" if manifest.get("quantized") else rest

@@ -3,7 +3,7 @@
 A new target is one file here: its passes in order, the granularities it can take, a ``register_target``.
 """
 
-from export.targets import onnxruntime, rtx, tensorrt
+from export.targets import onnxruntime, openvino, rtx, tensorrt
 from export.targets.base import Target, find_target, list_targets
 
-__all__ = ["Target", "find_target", "list_targets", "onnxruntime", "rtx", "tensorrt"]
+__all__ = ["Target", "find_target", "list_targets", "onnxruntime", "openvino", "rtx", "tensorrt"]

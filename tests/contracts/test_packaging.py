@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from tests.contracts.source_tree import PACKAGES, ROOT, packages_on_disk
 
-NOT_IN_THE_ENVIRONMENT = {"tensorrt", "gpu", "openvino"}
+NOT_IN_THE_ENVIRONMENT = {"tensorrt", "gpu"}
 """Extras that `make` does not install, so nothing pins them."""
 
 

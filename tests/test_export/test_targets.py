@@ -50,7 +50,12 @@ PER_CHANNEL = (
 )
 BLIND_TO_PADDING = tuple(case for case in DEFAULTS if case.family != "convbert")
 """The families that read no padding; a convolution over tokens does, in float as well."""
-LOWERINGS: tuple[tuple[str, Precision], ...] = (("rtx", "fp32"), ("rtx", "fp16"), ("onnxruntime", "fp32"))
+LOWERINGS: tuple[tuple[str, Precision], ...] = (
+    ("rtx", "fp32"),
+    ("rtx", "fp16"),
+    ("onnxruntime", "fp32"),
+    ("openvino", "fp32"),
+)
 
 
 def lower(traced: Traced, target: str, precision: Precision, *, quantized: bool = True) -> ir.Model:
@@ -164,7 +169,7 @@ def test_only_activations_are_quantized_in_the_graph_and_no_output(
     final = graph.graph.outputs[0].producer()
     assert final is not None
     assert final.op_type in ("Gemm", "Cast")
-    kinds = {"rtx": np.int8, "onnxruntime": np.uint8}
+    kinds = {"rtx": np.int8, "onnxruntime": np.uint8, "openvino": np.int8}
     zeros = [constant(operand(node, 2)) for node in nodes_of(graph, QUANTIZE)]
     assert {(zero.dtype.type, int(zero)) for zero in zeros if zero is not None} == {
         (kinds[target], 128 if target == "onnxruntime" else 0)

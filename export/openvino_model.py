@@ -1,0 +1,116 @@
+"""An ONNX graph compiled by OpenVINO for this machine's CPU, and the execution graph that came of it."""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qat.errors import BuildError
+
+Rest = Literal["f32", "bf16"]
+"""What everything that is not INT8 runs in."""
+
+Goal = Literal["latency", "throughput"]
+"""What OpenVINO tunes for: one request after the other, or many at once."""
+
+INT8_TYPES = ("i8", "u8")
+FLOAT_TYPES = ("f32", "bf16", "f16")
+
+_NOISE = ("Exception from ", "Check '", "Summary:", "To facilitate ")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeNode:
+    """A node of the execution graph.
+
+    Attributes:
+        kind: OpenVINO's layer type, ``FullyConnected`` for instance.
+        precision: the type it computes in.
+        results: the types of its outputs.
+        origins: the nodes of the ONNX graph, and of OpenVINO's own making, that it stands for.
+        constant: whether it is run once, when the graph is compiled.
+    """
+
+    kind: str
+    precision: str
+    results: tuple[str, ...]
+    origins: tuple[str, ...]
+    constant: bool
+
+
+def load_openvino() -> Any:
+    """The package.
+
+    Raises:
+        BuildError: it is not installed.
+    """
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise BuildError(
+            f"running on OpenVINO needs the package openvino, which cannot be imported ({error}); "
+            "install it: pip install 'qdq[openvino]'"
+        ) from error
+
+
+def compile_graph(graph: str | bytes, *, rest: Rest | None = None, goal: Goal = "latency", threads: int = 0) -> Any:
+    """OpenVINO's compiled model.
+
+    Args:
+        graph: the path of an ONNX file, or the file's content.
+        rest: what is not INT8 runs in this; None for OpenVINO's choice, BF16 where the CPU has it.
+        goal: what is tuned for.
+        threads: 0 for OpenVINO's own choice.
+
+    Raises:
+        BuildError: the package is missing.
+        RuntimeError: OpenVINO's, for a graph that it cannot read or compile.
+    """
+    core = load_openvino().Core()
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": goal.upper(), "INFERENCE_NUM_THREADS": threads}
+    if rest is not None:
+        settings["INFERENCE_PRECISION_HINT"] = rest
+    return core.compile_model(core.read_model(graph), "CPU", settings)
+
+
+def read_rest(compiled: Any) -> str:
+    """The type a compiled model runs its rest in: ``f32``, ``bf16`` or ``f16``."""
+    name: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return name
+
+
+def explain_refusal(error: RuntimeError) -> str:
+    r"""What OpenVINO found wrong in one line, without the places in its source and its advice for developers.
+
+    >>> explain_refusal(RuntimeError("Exception from src/core.cpp:84:\nSummary:\n-- No rule for operations: A-20\n"))
+    '-- No rule for operations: A-20'
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE))
+
+
+def list_nodes(compiled: Any) -> tuple[RuntimeNode, ...]:
+    """The nodes of the execution graph, in the order they run."""
+    return tuple(_read_nodes(compiled.get_runtime_model()))
+
+
+def _read_nodes(graph: Any) -> Iterator[RuntimeNode]:
+    constants: set[str] = set()
+    for operation in graph.get_ordered_ops():
+        facts = operation.get_rt_info()
+        name, kind = operation.get_friendly_name(), _read(facts, "layerType")
+        sources = [value.get_node().get_friendly_name() for value in operation.input_values()]
+        constant = kind == "Const" or (bool(sources) and constants.issuperset(sources))
+        if constant:
+            constants.add(name)
+        yield RuntimeNode(
+            kind=kind,
+            precision=_read(facts, "runtimePrecision"),
+            results=tuple(_read(facts, "outputPrecisions").split(",")),
+            origins=tuple(each for each in _read(facts, "originalLayersNames").split(",") if each),
+            constant=constant,
+        )
+
+
+def _read(facts: Any, name: str) -> str:
+    return str(facts[name].astype(str)) if name in facts else ""

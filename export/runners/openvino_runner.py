@@ -1,0 +1,73 @@
+"""An ONNX file in OpenVINO on the CPU."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph_file import read_graph
+from export.openvino_model import Goal, Rest, compile_graph, explain_refusal, read_rest
+from export.runners.base import Arrays
+from qat.errors import CheckpointError
+
+
+class OpenVinoRunner:
+    """Runs an ONNX file; open it with ``with``. Several threads may call it, one at a time runs.
+
+    Args:
+        path: the file.
+        quantized: whether tables call it INT8.
+        rest: what is not INT8 runs in this; None for OpenVINO's choice, BF16 where the CPU has it.
+        goal: what OpenVINO tunes for.
+        threads: 0 for OpenVINO's own choice.
+
+    Raises:
+        CheckpointError: no such file, or one that OpenVINO cannot run.
+        BuildError: OpenVINO is not installed.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        quantized: bool = True,
+        rest: Rest | None = None,
+        goal: Goal = "latency",
+        threads: int = 0,
+    ) -> None:
+        if not Path(path).is_file():
+            raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
+        try:
+            compiled = compile_graph(str(path), rest=rest, goal=goal, threads=threads)
+        except RuntimeError as error:
+            said = explain_refusal(error)
+            raise CheckpointError(f"OpenVINO cannot load {path}: {said}; export it again") from error
+        self.name = "openvino"
+        floats = {"f32": "fp32", "f16": "fp16"}.get(read_rest(compiled), read_rest(compiled))
+        self.precision = f"int8+{floats}" if quantized else floats
+        # OpenVINO forgets the names of dynamic axes
+        self.inputs: Mapping[str, tuple[int | str, ...]] = {
+            value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in read_graph(Path(path)).graph.input
+        }
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._request = compiled.create_infer_request()
+        self._turn = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """The graph's outputs by name."""
+        with self._turn:
+            answers = self._request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
+            return {name: np.array(answers[name]) for name in self._outputs}
