@@ -55,7 +55,8 @@ def sensitivity_command(
 
     with show_progress("leave one out") as advance:
         report = measure_sensitivity(loaded.model, score, progress=advance)
-    choice, placements, prices = None, (), {}
+    placements: tuple[Placement, ...] = ()
+    choice, prices = None, {}
     if allowed is not None or front is not None:
         plans = EnginePlans(loaded.model)
         prices = describe_prices(plans, report)

@@ -1,7 +1,7 @@
 """From an exported folder to an engine, and from either to the audit of what really runs in INT8."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Self

@@ -167,6 +167,8 @@ def test_int8_moves_fewer_bytes_than_fp16_and_stores_fewer(tmp_path: Path) -> No
 def test_bytes_are_told_for_each_token_hidden_unit_and_layer_beside_the_least(tmp_path: Path) -> None:
     found = audit(tmp_path, encoder_graph())
     assert found.activation_mb is not None
+    assert found.layer_bytes is not None
+    assert found.layer_bytes_to_least is not None
     assert found.layer_bytes == pytest.approx(found.activation_mb * 1e6 / (TOKENS * HIDDEN * LAYERS))
     assert found.layer_bytes_to_least == pytest.approx(found.layer_bytes - 22)
     assert found.layer_bytes_to_least > 0
