@@ -15,6 +15,12 @@ EDITED = "edited"
 """What a manifest calls the ranges that were set by hand, by ``name_range``, with what they were set to."""
 
 
+_EVIDENCE = (
+    *("largest", "zeros", "saturated", "sqnr_db", "levels"),
+    *("channels", "dead", "outliers", "outlier_dimensions", "estimated"),
+)
+
+
 def name_range(name: str, depth: int) -> str:
     """One range of a quantizer, as edits name it.
 
@@ -34,9 +40,8 @@ def describe_range(row: RangeRow, found: TensorEvidence | None) -> dict[str, Any
     """JSON values of a range and its tensor; what is not known is None."""
     told: dict[str, Any] = {"name": row.name, "role": row.role, "layer": row.layer, "depth": row.depth}
     told |= {"source": row.source, "amax": row.amax, "scale": row.scale}
-    names = ("largest", "zeros", "saturated", "sqnr_db", "levels", "channels", "dead", "outliers", "named", "estimated")
     if found is None:
-        return told | dict.fromkeys(names)
+        return told | dict.fromkeys(_EVIDENCE)
     figures = found.judge(row.amax, row.scale)
     return told | {
         "largest": found.largest,
@@ -47,7 +52,7 @@ def describe_range(row: RangeRow, found: TensorEvidence | None) -> dict[str, Any
         "channels": found.channels.total,
         "dead": figures.dead,
         "outliers": found.outliers,
-        "named": {str(channel): peak for channel, peak in found.named.items()},
+        "outlier_dimensions": {str(channel): peak for channel, peak in found.named.items()},
         "estimated": figures not in found.figures,
     }
 

@@ -45,10 +45,13 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_processes_find_what_one_finds(workspace: Workspace, tmp_path: Path) -> None:
-    arguments = ("calibrate", workspace.checkpoint, *TASK, "--data", workspace.train, "--batch-size", 8, "--method")
-    alone = call(*arguments, "all", "--json", "--out", tmp_path / "one")
-    together = torchrun(*arguments, "all", "--json", "--out", tmp_path / "two")
+@pytest.mark.parametrize(
+    "batch_size", [8, pytest.param(64, marks=pytest.mark.long)], ids=["eight batches", "one batch, one process idle"]
+)
+def test_two_processes_find_what_one_finds(workspace: Workspace, tmp_path: Path, batch_size: int) -> None:
+    arguments = ("calibrate", workspace.checkpoint, *TASK, "--data", workspace.train, "--batch-size", batch_size)
+    alone = call(*arguments, "--method", "all", "--json", "--out", tmp_path / "one")
+    together = torchrun(*arguments, "--method", "all", "--json", "--out", tmp_path / "two")
     assert (alone.code, together.returncode) == (0, 0), together.stderr
     for name in ("candidates.json", "evidence.json"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
