@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.convolutions import list_convolutions
 from export.onnx_export import trace_graph
+from export.passes.drop_unit_gains import DropUnitGains
 from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
@@ -59,6 +60,7 @@ class Lowering:
 
     def passes(self) -> Iterator[ir.passes.PassBase]:
         """The passes, in order; the float twin keeps its embeddings in float."""
+        yield DropUnitGains()
         if not self.quantized:
             yield StripQuantization()
         elif self.settings.embeddings == "int8":

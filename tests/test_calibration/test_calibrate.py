@@ -113,6 +113,7 @@ def test_huge_activations_at_padding_enter_no_range(
     for name, quantizer in named_quantizers(model):
         if name in ranges_of(model):
             quantizer.register_forward_pre_hook(blow_up)
+    settings = settings.model_copy(update={"equalize": False})  # it runs rows in batches of its own first
     calibrate(model, watch_batches(), settings=settings)
     found, expected = ranges_of(model), ranges_for(make, batches, settings)
     assert {name for name, _ in blown} == expected.keys()
