@@ -1,5 +1,7 @@
 """Placements between INT8 and float: ordered by harm for each megabyte, measured, and the ones no other beats."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def score(model: PreTrainedModel) -> Accuracy:
     return Accuracy(task="text-classification", metric="accuracy", value=1.0, n=len(logits), logits=logits)
 
 
-def megabyte_a_layer(groups: tuple[QuantizerGroup, ...]) -> PlanCost:
+def megabyte_a_layer(groups: Sequence[QuantizerGroup]) -> PlanCost:
     """A plan in which a group of the second layer costs ten times one of the first."""
     costs = [10.0 if ".layer.1." in group.name else 1.0 for group in groups]
     return PlanCost(megabytes=100.0 + sum(costs), kernels=20 + len(groups))
