@@ -55,8 +55,9 @@ def sensitivity_command(
 
     with show_progress("leave one out") as advance:
         report = measure_sensitivity(loaded.model, score, progress=advance)
+    choice: FloatChoice | None = None
     placements: tuple[Placement, ...] = ()
-    choice, prices = None, {}
+    prices: Mapping[str, PlanCost] = {}
     if allowed is not None or front is not None:
         plans = EnginePlans(loaded.model)
         prices = describe_prices(plans, report)

@@ -22,7 +22,7 @@ SetOption = Annotated[
     typer.Option("--set", help="Override a setting: weights=per_channel, calibration.samples=1024, ..."),
 ]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="What is quantized: tensorrt, qdqbert, linear, or a TOML file.")
+    str, typer.Option("--recipe", help="What is quantized: tensorrt, lean, qdqbert, linear, or a TOML file.")
 ]
 TargetOption = Annotated[
     str, typer.Option("--target", help="rtx, tensorrt, onnxruntime or openvino; picks the weight granularity.")

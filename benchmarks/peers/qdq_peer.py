@@ -17,7 +17,7 @@ from calibration.settings import BEST, CalibrationSettings
 from qat.checkpoint import load_checkpoint
 from qat.huggingface import wrap
 from qat.quantizer import named_quantizers
-from qat.recipe import Recipe, WeightGranularity
+from qat.recipe import PRODUCTS, Recipe, Rule, WeightGranularity
 from qat.split import split_outlier_neurons
 from qat.tasks import find_task
 from qat.wrap import WrapReport
@@ -50,6 +50,10 @@ ROWS = (
 )
 
 
+_NO_PRODUCTS = Rule(layers="*", roles=PRODUCTS, quantize=False)
+"""Peers see a Linear with its bias as one operator: in matched rows what comes before the bias stays float."""
+
+
 class QdqModel:
     """A checkpoint, then the same one wrapped and calibrated."""
 
@@ -70,7 +74,9 @@ class QdqModel:
         settings = CalibrationSettings(method=method)
         if settings.split_outliers and weights == "per_tensor":
             split_outlier_neurons(self._model)
-        chosen = Recipe.load(placement).model_copy(update={"weights": weights})
+        plain = Recipe.load(placement)
+        rules = (*plain.rules, _NO_PRODUCTS)
+        chosen = plain.model_copy(update={"weights": weights, "rules": rules})
         self._wrapped = wrap(self._model, chosen, target=_TARGETS[weights])
         calibrate(self._model, (_to_tensors(feed) for feed in batches), settings=settings)
 

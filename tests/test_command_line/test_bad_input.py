@@ -136,7 +136,7 @@ CHECKPOINTS = [
     ),
     (
         ("export", "{d}/uncalibrated", *TASK, "--out", "{d}/new"),
-        "the model is not calibrated: 14 quantizers have no range "
+        "the model is not calibrated: 16 quantizers have no range "
         "(bert.encoder.layer.0.attention.self.query_quantizer, bert.encoder.layer.0.attention.self.key_quantizer, "
         "bert.encoder.layer.0.attention.self.value_quantizer, ...); run qdq calibrate first",
     ),
