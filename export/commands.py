@@ -37,7 +37,7 @@ def export_command(
     checkpoint: CheckpointArgument,
     out: OutOption,
     target: Annotated[str | None, typer.Option("--target", help="Default: the one it was calibrated for.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Of the rest: fp16, bf16 or fp32.")] = None,
     task: TaskOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,

@@ -83,7 +83,7 @@ def export(
         out: a folder to make, or to replace as a whole.
         tokenizer: written beside the graph.
         target: ``rtx`` or ``onnxruntime``; None for the one the checkpoint was calibrated for.
-        precision: ``fp32`` or ``fp16``; None for the target's own.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None for the target's own.
         settings: of the export stage.
 
     Raises:

@@ -47,12 +47,13 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
 
     Raises:
         CheckpointError: no such artefact, or a broken one.
-        BuildError: an engine, which needs its GPU.
+        BuildError: an engine, which needs its GPU, or a graph in BF16.
     """
     path = Path(artefact)
     _refuse_engine(path)
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         graph = path if path.suffix == ".onnx" else path / MODEL_FILE
+        _refuse_bf16(graph)
         return OnnxRuntimeRunner(graph, precision=_precision_of(graph.parent), optimized=optimized, threads=threads)
     record = read_task_record(read_config(path), folder=path, given=task)
     model = load_checkpoint(path, find_task(record.name)).model
@@ -86,6 +87,14 @@ def _refuse_engine(path: Path) -> None:
     if path.suffix == ".engine":
         require_runnable(path)
         raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
+
+
+def _refuse_bf16(graph: Path) -> None:
+    if read_manifest(graph.parent).get("precision") == "bf16":
+        raise BuildError(
+            f"{graph} is in BF16, which ONNX Runtime does not compute on a CPU: build its engine, or export it again "
+            "with --precision fp16 or fp32 to run it here"
+        )
 
 
 def _precision_of(folder: Path) -> str:

@@ -193,7 +193,7 @@ def test_another_granularity_names_the_command_that_makes_the_right_one(tmp_path
     ("target", "precision", "said"),
     [
         ("rtxx", None, "target 'rtxx' is unknown: did you mean 'rtx'? known: onnxruntime, rtx, tensorrt"),
-        ("rtx", "fp61", "precision 'fp61' is not one of target 'rtx': did you mean 'fp16'? known: fp16, fp32"),
+        ("rtx", "fp61", "precision 'fp61' is not one of target 'rtx': did you mean 'fp16'? known: bf16, fp16, fp32"),
         ("onnxruntime", "fp16", "precision 'fp16' is not one of target 'onnxruntime': known: fp32"),
     ],
 )
