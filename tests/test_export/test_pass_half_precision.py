@@ -171,7 +171,7 @@ def test_a_node_that_is_kept_computes_in_fp32_between_casts() -> None:
 def run_reference(model: ir.Model, feed: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
     """The first output as ONNX's own reference computes it, every operator in its own type."""
     answers = ReferenceEvaluator(ir.to_proto(model)).run(None, dict(feed))
-    return np.asarray(list(answers)[0])
+    return np.asarray(next(iter(answers)))
 
 
 def lower_bf16(graph: ir.Model) -> ir.Model:
