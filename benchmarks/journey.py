@@ -36,6 +36,7 @@ from export.runners.torch_runner import TorchRunner
 from export.targets import Target, find_target
 from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_checkpoint
+from qat.errors import ExportError
 from qat.finetune import FinetuneSettings, finetune
 from qat.huggingface import quantization_config
 from qat.recipe import Recipe
@@ -112,6 +113,11 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     clock = _Clock(advance)
     task, target = find_task(journey.task), find_target(journey.target)
     precision = target.choose_precision(journey.precision)
+    if precision == "bf16":
+        raise ExportError(
+            "qdq run scores the exported graph on ONNX Runtime, which computes no BF16: run with --precision fp16, "
+            "then qdq export finetuned --precision bf16"
+        )
     target.require_granularity(journey.recipe.weights, precision)
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)

@@ -37,24 +37,33 @@ def export_command(
     checkpoint: CheckpointArgument,
     out: OutOption,
     target: Annotated[str | None, typer.Option("--target", help="Default: the one it was calibrated for.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Of the rest: fp16, bf16 or fp32.")] = None,
     task: TaskOption = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Rows to measure what would overflow FP16.")] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lower a calibrated checkpoint to a Q/DQ ONNX graph.
 
-    Example: qdq export finetuned --out onnx
+    Example: qdq export finetuned --out onnx --data dev.jsonl
     """
-    chosen = read_export_settings(settings)
+    chosen = read_export_settings(data, settings)
     loaded, _, _ = load_quantized(checkpoint, task)
     made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen)
     size = made.onnx_path.stat().st_size
     print_table(
         f"{made.onnx_path}", ("target", "precision", "MB"), [(made.target, f"int8+{made.precision}", size / 1e6)]
     )
+    if made.overflows:
+        print_table(
+            "near FP16's largest number, 65504: kept in FP32",
+            ("node", "largest", "readers"),
+            [(each.node, f"{each.largest:.4g}", ", ".join(each.readers)) for each in made.overflows],
+        )
     if as_json:
-        print_json({"out": str(out), "target": made.target, "precision": made.precision, "bytes": size})
+        kept = None if made.overflows is None else [each.node for each in made.overflows]
+        facts = {"out": str(out), "target": made.target, "precision": made.precision}
+        print_json({**facts, "bytes": size, "overflow": kept})
 
 
 def build_command(
@@ -134,11 +143,12 @@ def lint_command(
         raise typer.Exit(1)
 
 
-def read_export_settings(settings: list[str] | None) -> ExportSettings:
-    """The export settings from ``--set export.``."""
+def read_export_settings(data: Path | None, settings: list[str] | None) -> ExportSettings:
+    """The export settings from ``--data`` and ``--set export.``; the option wins."""
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("export",))
-    return validate_settings(ExportSettings, overrides.get("export", {}), where="export settings")
+    values = {**overrides.get("export", {}), **({} if data is None else {"data": data})}
+    return validate_settings(ExportSettings, values, where="export settings")
 
 
 def read_build_settings(options: Mapping[str, object], settings: list[str] | None) -> BuildSettings:

@@ -1,7 +1,8 @@
 """The exported folder: a graph lowered for one target with all that is needed to run it, and its manifest."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.convolutions import list_convolutions
 from export.onnx_export import trace_graph
+from export.overflow import Feed, Overflow, find_overflows, read_probe_rows
 from export.passes.drop_unit_gains import DropUnitGains
+from export.passes.half_precision import HalfPrecision
 from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
@@ -36,12 +39,14 @@ class ExportedModel:
         target: the engine it was lowered for.
         precision: what everything that is not INT8 runs in.
         quantized: False for the float twin.
+        overflows: the values that stay in FP32, None where no rows were given to measure them.
     """
 
     folder: Path
     target: str
     precision: Precision
     quantized: bool
+    overflows: tuple[Overflow, ...] | None = None
 
     @property
     def onnx_path(self) -> Path:
@@ -57,15 +62,20 @@ class Lowering:
     precision: Precision
     quantized: bool = field(default=True, kw_only=True)
     settings: ExportSettings = field(default=ExportSettings(), kw_only=True)
+    overflows: tuple[Overflow, ...] | None = field(default=None, kw_only=True)
 
     def passes(self) -> Iterator[ir.passes.PassBase]:
-        """The passes, in order; the float twin keeps its embeddings in float."""
+        """The passes, in order; the float twin keeps its embeddings in float, values that would overflow stay FP32."""
         yield DropUnitGains()
         if not self.quantized:
             yield StripQuantization()
         elif self.settings.embeddings == "int8":
             yield Int8Embeddings(self.target.embedding_order)
-        yield from self.target.passes[self.precision]()
+        for step in self.target.passes[self.precision]():
+            if self.overflows and isinstance(step, HalfPrecision):
+                yield HalfPrecision(step.dtype, keep=[name for each in self.overflows for name in each.keep])
+            else:
+                yield step
         yield StripMetadata()
 
 
@@ -85,11 +95,12 @@ def export(
         out: a folder to make, or to replace as a whole.
         tokenizer: written beside the graph.
         target: whose lowering; None for the one the checkpoint was calibrated for.
-        precision: ``fp32`` or ``fp16``; None for the target's own.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None for the target's own.
         settings: of the export stage.
 
     Raises:
         CheckpointError: the model is not quantized.
+        DataError: rows to probe that the model's task cannot use.
         ExportError: it is not calibrated, or its weight granularity is not the target's.
         OutputError: ``out`` cannot be written.
     """
@@ -97,7 +108,21 @@ def export(
     chosen = find_target(target or config.target)
     lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
-    return write_exported(trace_model(model), model, Path(out), lowering=lowering, tokenizer=tokenizer)
+    graph = trace_model(model)
+    if lowering.settings.data is not None and lowering.precision == "fp16":
+        if tokenizer is None:
+            raise ExportError("rows to probe for overflow were given without a tokenizer to encode them: give both")
+        feeds = read_probe_rows(model, tokenizer, lowering.settings.data, limit=lowering.settings.rows)
+        lowering = replace(lowering, overflows=probe_overflow(graph, lowering, feeds))
+    return write_exported(graph, model, Path(out), lowering=lowering, tokenizer=tokenizer)
+
+
+def probe_overflow(graph: ir.Model, lowering: Lowering, feeds: Sequence[Feed]) -> tuple[Overflow, ...]:
+    """The values of the lowered graph, before it becomes FP16, that come near what FP16 holds."""
+    probed = graph.clone()
+    for step in takewhile(lambda step: not isinstance(step, HalfPrecision), lowering.passes()):
+        step(probed)
+    return tuple(find_overflows(probed, feeds, margin=lowering.settings.margin))
 
 
 def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target, precision: Precision) -> None:
@@ -165,6 +190,7 @@ def write_exported(
             "recipe": quantization_config(model).recipe.model_dump(mode="json"),
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
+            "overflow": None if lowering.overflows is None else [asdict(each) for each in lowering.overflows],
             "bytes": path.stat().st_size,
             "convolutions": [asdict(each) for each in list_convolutions(graph, lowered)],
         }
@@ -172,5 +198,9 @@ def write_exported(
         inputs = {"checkpoint": Path(source)} if source else {}
         write_manifest(staging, stage="export", inputs=inputs, facts=facts)
     return ExportedModel(
-        folder=out, target=lowering.target.name, precision=lowering.precision, quantized=lowering.quantized
+        folder=out,
+        target=lowering.target.name,
+        precision=lowering.precision,
+        quantized=lowering.quantized,
+        overflows=lowering.overflows,
     )

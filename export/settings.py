@@ -1,8 +1,9 @@
 """Settings of the export stage, ``--set export.``."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ExportSettings(BaseModel):
@@ -11,8 +12,15 @@ class ExportSettings(BaseModel):
     Attributes:
         embeddings: ``int8`` stores embedding tables in INT8 with a scale a row: a file half as large, and the one
             export that changes numbers, by at most half a step of each embedding.
+        data: rows of the model's task, to measure before an export in FP16 which values come near what FP16 holds; the
+            nodes that touch those stay in FP32. None: nothing is measured.
+        rows: how many of them.
+        margin: how many times larger than on these rows a value may get.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     embeddings: Literal["float", "int8"] = "float"
+    data: Path | None = Field(default=None, strict=False)
+    rows: int = Field(default=64, ge=1)
+    margin: float = Field(default=4.0, ge=1, strict=False)

@@ -33,6 +33,7 @@ TIE_FP16 = Tolerance(2e-3, "the same in FP16: the four roundings of 2^-11 that l
 FLOAT_FP16 = Tolerance(
     1e-2, "logits of a float graph in FP16: roundings of 2^-11 through three layers of random weights"
 )
+FLOAT_BF16 = Tolerance(1.6e-2, "the same in BF16, whose roundings are 2^-8, of a graph of six nodes")
 HALF_TO_INT8 = Tolerance(2.0, "FP16 beside INT8 flips ties; it may cost, at most, about what INT8 itself costs again")
 SPLIT = Tolerance(1e-5, "FP32 sums of the copies' shares in another order than the one product they replace")
 SHIFTED = Tolerance(1e-5, "FP32 sums of a convolution in the order of its kernel against the reference's own order")

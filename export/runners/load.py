@@ -51,7 +51,7 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
 
     Raises:
         CheckpointError: no such artefact, or a broken one.
-        BuildError: an engine, which needs its GPU, or OpenVINO is not installed.
+        BuildError: an engine, which needs its GPU, a graph in BF16, or OpenVINO is not installed.
     """
     path = Path(artefact)
     _refuse_engine(path)
@@ -61,6 +61,7 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
         quantized = bool(manifest.get("quantized"))
         if manifest.get("target") == "openvino":
             return OpenVinoRunner(graph, quantized=quantized, rest=None if optimized else "f32", threads=threads)
+        _refuse_bf16(graph)
         rest = str(manifest.get("precision", "onnx"))
         precision = f"int8+{rest}" if quantized else rest
         return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads)
@@ -96,3 +97,11 @@ def _refuse_engine(path: Path) -> None:
     if path.suffix == ".engine":
         require_runnable(path)
         raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
+
+
+def _refuse_bf16(graph: Path) -> None:
+    if read_manifest(graph.parent).get("precision") == "bf16":
+        raise BuildError(
+            f"{graph} is in BF16, which ONNX Runtime does not compute on a CPU: build its engine, or export it again "
+            "with --precision fp16 or fp32 to run it here"
+        )

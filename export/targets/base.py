@@ -10,7 +10,7 @@ from export.passes.int8_embeddings import Order
 from qat.errors import ExportError, suggest
 from qat.recipe import WeightGranularity
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """TensorRT for RTX: strongly typed, one Q/DQ for what is shared, FP16 for the rest.
 
 Weights are per tensor in FP16: with one scale a channel this engine writes the GEMM's unscaled accumulators as FP16,
-which overflow.
+which overflow; in BF16 the same accumulators would keep 8 bits.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from export.passes.grouped_matmul import GroupedMatMul
 from export.passes.half_precision import HalfPrecision
 from export.passes.pack_projections import PackProjections
 from export.passes.pointwise_matmul import PointwiseMatMul
+from export.passes.round_scales import RoundScales
 from export.passes.scale_queries import ScaleQueries
 from export.passes.span_convolution import SpanConvolution
 from export.passes.tokens_first import TokensFirst
@@ -41,9 +42,10 @@ RTX = register_target(
         name="rtx",
         passes={
             "fp16": lambda: (*_shared_passes("float16"), HalfPrecision()),
+            "bf16": lambda: (RoundScales(), *_shared_passes("float16"), HalfPrecision(ir.DataType.BFLOAT16)),
             "fp32": lambda: _shared_passes("float32"),
         },
-        weights={"fp16": ("per_tensor",), "fp32": ("per_tensor", "per_channel")},
+        weights={"fp16": ("per_tensor",), "bf16": ("per_tensor",), "fp32": ("per_tensor", "per_channel")},
         default_precision="fp16",
     )
 )

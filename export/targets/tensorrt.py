@@ -10,7 +10,7 @@ TENSORRT = register_target(
     Target(
         name="tensorrt",
         passes=RTX.passes,
-        weights={"fp16": ("per_channel", "per_tensor"), "fp32": ("per_channel", "per_tensor")},
+        weights=dict.fromkeys(RTX.passes, ("per_channel", "per_tensor")),
         default_precision="fp16",
     )
 )

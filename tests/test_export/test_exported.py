@@ -102,7 +102,7 @@ def test_the_float_twin_is_a_folder_of_its_own(tmp_path: Path, bert: Traced) -> 
 def test_int8_embeddings_are_the_models_own_rounded_once(tmp_path: Path, bert: Traced, target: str) -> None:
     lowering = Lowering(find_target(target), "fp32", settings=ExportSettings(embeddings="int8"))
     made = write_exported(bert.graph, bert.model, tmp_path / "onnx", lowering=lowering, tokenizer=None)
-    assert read_manifest(made.folder)["settings"] == {"embeddings": "int8"}
+    assert read_manifest(made.folder)["settings"] == ExportSettings(embeddings="int8").model_dump(mode="json")
     rounded = copy.deepcopy(bert.model)
     for name in ("word_embeddings", "position_embeddings"):
         weight = rounded.get_parameter(f"bert.embeddings.{name}.weight")
@@ -193,7 +193,7 @@ def test_another_granularity_names_the_command_that_makes_the_right_one(tmp_path
     ("target", "precision", "said"),
     [
         ("rtxx", None, "target 'rtxx' is unknown: did you mean 'rtx'? known: onnxruntime, openvino, rtx, tensorrt"),
-        ("rtx", "fp61", "precision 'fp61' is not one of target 'rtx': did you mean 'fp16'? known: fp16, fp32"),
+        ("rtx", "fp61", "precision 'fp61' is not one of target 'rtx': did you mean 'fp16'? known: bf16, fp16, fp32"),
         ("onnxruntime", "fp16", "precision 'fp16' is not one of target 'onnxruntime': known: fp32"),
     ],
 )

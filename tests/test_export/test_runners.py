@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import qdq
-from export.exported import ExportedModel
+from export.exported import ExportedModel, Lowering, write_exported
 from export.runners.base import Runner
 from export.runners.load import load_runner, open_artefact
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
+from export.targets import find_target
 from qat.errors import BuildError, CheckpointError, DataError
 from tests.test_export.tiny_models import PAIR, Traced, count_apart, make_batch, make_float, run_float, run_torch
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -96,6 +97,18 @@ def test_an_engine_is_refused_with_what_runs_here(tmp_path: Path, monkeypatch: p
         with pytest.raises(BuildError) as caught:
             load(tmp_path / "model.engine")
         assert str(caught.value) == expected
+
+
+def test_a_graph_in_bf16_is_refused_with_what_to_do(tmp_path: Path, bert: Traced) -> None:
+    made = write_exported(
+        bert.graph, bert.model, tmp_path / "onnx", lowering=Lowering(find_target("rtx"), "bf16"), tokenizer=None
+    )
+    with pytest.raises(BuildError) as caught:
+        load_runner(made.folder)
+    assert str(caught.value) == (
+        f"{made.onnx_path} is in BF16, which ONNX Runtime does not compute on a CPU: build its engine, or export it "
+        "again with --precision fp16 or fp32 to run it here"
+    )
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
