@@ -2,6 +2,7 @@
 
 Every batch runs twice, bare (the float checkpoint as transformers loads it) and collecting (the wrapped model with
 every observer on), one right after the other and in changing order, so that a noisy machine is unfair to neither.
+Then the histogram methods run here and in NVIDIA ModelOpt's own environment (``benchmarks.calibration_peers``).
 """
 
 import random
@@ -18,6 +19,7 @@ import typer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from benchmarks.calibration_peers import MethodCost, compare_methods, plan_contest
 from benchmarks.environment import describe_environment
 from benchmarks.memory import peak_megabytes
 from benchmarks.sample import CHECKPOINT, TRAIN
@@ -150,6 +152,7 @@ def calibration_command(
     texts: Annotated[int, typer.Option(min=128, help="How many rows.")] = 4096,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a batch.")] = 32,
     recipe: Annotated[str, typer.Option(help="What is observed.")] = "tensorrt",
+    peers: Annotated[bool, typer.Option(help="Also time NVIDIA ModelOpt's calibrators on the same rows.")] = True,  # noqa: FBT002
 ) -> None:
     """Measure what collecting ranges costs beside bare inference; the last line is JSON.
 
@@ -160,12 +163,20 @@ def calibration_command(
     wrap(wrapped, recipe)
     cost = asdict(measure_cost(bare, wrapped, read_batches(checkpoint, data, texts, batch_size)))
     print_table(f"{checkpoint}, recipe {recipe}", ("figure", "value"), list(cost.items()))
+    methods: list[MethodCost] = []
+    if peers:
+        threads = torch.get_num_threads()
+        methods = compare_methods(plan_contest(checkpoint, data, texts, batch_size, threads))
+        headers = ("method", "ours cpu s", "ModelOpt cpu s", "times", "error")
+        rows = [(each.method, each.ours, each.theirs, each.times, each.error) for each in methods]
+        print_table("linear placement, from float to quantized", headers, rows)
     print_json({
         "checkpoint": str(checkpoint),
         "recipe": recipe,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),
         **cost,
+        "modelopt": [asdict(each) for each in methods],
         "environment": describe_environment(),
     })  # fmt: skip
 

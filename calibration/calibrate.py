@@ -30,7 +30,7 @@ _SEARCH_BATCH = 8
 """Few rows a batch, of like length: padding would cost as much as they do."""
 
 _FIRST = 64
-_EQUALIZE_ROWS = 64
+_EQUALIZE_ROWS = 32
 """Equalization looks at this many rows of so many first batches."""
 
 Progress = Callable[[int], None]

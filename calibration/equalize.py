@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -17,11 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from calibration.candidates import find_candidates, set_ranges
-from calibration.observers import RangeObserver, find_real, real_tokens
-from calibration.settings import CalibrationSettings
+from calibration.observers import calibrated_quantizers, find_real, real_tokens
 from qat.families import find_family
-from qat.quantizer import disable_quantizers
+from qat.quantizer import FakeQuantizer, disable_quantizers
 from qat.residual_stream import StreamTensor, channel_axis, nearest_power, rescale_stream
 
 _LIMITS = (16.0, 8.0, 4.0, 2.0)
@@ -29,6 +26,9 @@ _LIMITS = (16.0, 8.0, 4.0, 2.0)
 
 _WORTHWHILE = 0.8
 """The share to which a stronger rewriting must lower the harm: a few rows know no finer differences."""
+
+_HOPELESS = 2.0
+"""From this multiple of the least harm on, no stronger rewriting of the kind is tried."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -74,16 +74,21 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
             return Equalization(limit=math.inf, addends=False, channels=0, largest=1.0, before=math.nan, after=math.nan)
         best: tuple[bool, float] = (False, math.inf)
         chosen = tried = [find_factor(tensor, peaks, *best) for tensor in tensors]
+        for _, quantizer in calibrated_quantizers(model):
+            quantizer.set_range(torch.ones_like(quantizer.amax))
         before = least = _measure_harm(model, batches, reference)
-        for addends, limit in product((False, True), _LIMITS):
-            factors = [find_factor(tensor, peaks, addends, limit) for tensor in tensors]
-            if all(map(torch.equal, factors, tried)):
-                continue
-            tried = factors
-            with _rescaled(model, tensors, factors):
-                harm = _measure_harm(model, batches, reference)
-            if harm < _WORTHWHILE * least:
-                best, chosen, least = (addends, limit), factors, harm
+        for addends in (False, True):
+            for limit in _LIMITS:
+                factors = [find_factor(tensor, peaks, addends, limit) for tensor in tensors]
+                if all(map(torch.equal, factors, tried)):
+                    continue
+                tried = factors
+                with _rescaled(model, tensors, factors):
+                    harm = _measure_harm(model, batches, reference)
+                if harm < _WORTHWHILE * least:
+                    best, chosen, least = (addends, limit), factors, harm
+                elif harm > _HOPELESS * least:
+                    break  # stronger still would be worse still
         _rescale_all(model, tensors, chosen)
     return Equalization(
         addends=best[0],
@@ -162,16 +167,22 @@ def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float
 
 
 def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: Sequence[Mapping[str, Any]]) -> float:
-    """The divergence a row with the largest magnitudes of those rows as ranges."""
-    observer = RangeObserver(model)
-    with disable_quantizers(model), observer.watching(model):
-        for number, batch in enumerate(batches, start=1):
-            observer.begin(batch, number)
-            model(**batch)
-            observer.finish(number)
-    set_ranges(model, find_candidates(observer.histograms, CalibrationSettings(method="max"))["max"])
-    total = sum(divergence(model(**batch), wanted) for batch, wanted in zip(batches, reference, strict=True))
-    return total / observer.rows
+    """The divergence a row, every range the largest magnitude of the batch: one pass finds and uses them."""
+    real: list[Tensor | None] = [None]
+
+    def fit(module: FakeQuantizer, given: tuple[Tensor, ...]) -> None:
+        module.amax[module.depth] = real_tokens(given[0], real[0], module.spec.token_axis).abs().max()
+
+    hooks = [quantizer.register_forward_pre_hook(fit) for _, quantizer in calibrated_quantizers(model)]
+    total = 0.0
+    try:
+        for batch, wanted in zip(batches, reference, strict=True):
+            real[0] = find_real(batch.get("attention_mask"))
+            total += divergence(model(**batch), wanted)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total / sum(len(next(iter(batch.values()))) for batch in batches)
 
 
 @contextmanager
