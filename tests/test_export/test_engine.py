@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export.audit.engine_audit import EngineAudit, unavailable_audit
-from export.audit.onnxruntime_audit import RuntimeAudit
+from export.audit.runtime_audit import RuntimeAudit
 from export.engine import RTX_HARDWARE, BuildSettings, Engine, audit, build, find_graph
 from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
