@@ -9,7 +9,7 @@ import torch
 
 from qat.artefacts import installed_versions
 
-INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+INT8_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """The CPU features that INT8 kernels choose by: x86 first, then Arm."""
 
 _CPU_LIST = Path("/proc/cpuinfo")

@@ -32,7 +32,7 @@ class TensorAgreement:
 
     Attributes:
         name: the quantizer's path; of a shared layer with the depth.
-        values: how many numbers were compared, padding included.
+        values: how many numbers were compared, padding included; where the graph computes the first token only, its.
         differing: how many have another INT8 level.
         largest_step: by how many levels at most.
         tie_distance: of those that differ, the largest distance to a rounding tie, relative to the range (127 steps).
@@ -106,9 +106,11 @@ def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> dict
 
 
 def _token_axis(value: onnx.ValueInfoProto) -> int | None:
-    """The first axis of the length of a sequence: of probabilities, that of the query's tokens."""
-    names = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
-    return names.index(_TOKENS) if _TOKENS in names else None
+    """The first axis of the length of a sequence, or the one cut to a single token; of probabilities, the query's."""
+    sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if len(sizes) == 4 and sizes[2:] == [1, _TOKENS]:
+        return 2
+    return next((sizes.index(size) for size in (_TOKENS, 1) if size in sizes), None)
 
 
 @contextmanager
@@ -120,8 +122,12 @@ def _forcing(model: PreTrainedModel, levels: Mapping[str, _Levels], found: list[
             return output
         graph = expected.like(quantizer.spec.token_axis)
         steps = arguments[0].float() / quantizer.scale()
-        found.append(_compare(quantizer, steps, graph))
-        return (graph * quantizer.scale()).to(output.dtype)
+        if graph.shape == steps.shape:
+            found.append(_compare(quantizer, steps, graph))
+            return (graph * quantizer.scale()).to(output.dtype)
+        first = steps.narrow(quantizer.spec.token_axis, 0, 1)
+        found.append(_compare(quantizer, first, graph))
+        return output.slice_scatter((graph * quantizer.scale()).to(output.dtype), quantizer.spec.token_axis, 0, 1)
 
     handles = [
         quantizer.register_forward_hook(compare_and_replace)

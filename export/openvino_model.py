@@ -16,6 +16,12 @@ Goal = Literal["latency", "throughput"]
 INT8_TYPES = ("i8", "u8")
 FLOAT_TYPES = ("f32", "bf16", "f16")
 
+ATTENTION = "Subgraph"
+"""An attention as one kernel; other chains of small operations get that type too."""
+
+PRODUCTS = frozenset({"FullyConnected", "MatMul", "Convolution", "GroupConvolution", "Deconvolution", ATTENTION})
+"""The layer types that compute products."""
+
 _NOISE = ("Exception from ", "Check '", "Summary:", "To facilitate ")
 
 
@@ -25,7 +31,8 @@ class RuntimeNode:
 
     Attributes:
         kind: OpenVINO's layer type, ``FullyConnected`` for instance.
-        precision: the type it computes in.
+        precision: the type it computes in; of a Subgraph that of its first operand.
+        operands: the types of its inputs.
         results: the types of its outputs.
         origins: the nodes of the ONNX graph, and of OpenVINO's own making, that it stands for.
         constant: whether it is run once, when the graph is compiled.
@@ -33,9 +40,17 @@ class RuntimeNode:
 
     kind: str
     precision: str
+    operands: tuple[str, ...]
     results: tuple[str, ...]
     origins: tuple[str, ...]
     constant: bool
+
+    @property
+    def is_int8_product(self) -> bool:
+        """Whether it computes a product, or a whole attention, in INT8; a boolean mask alone makes none of it."""
+        if self.constant or self.kind not in PRODUCTS or self.precision not in INT8_TYPES:
+            return False
+        return self.kind != ATTENTION or sum(each in INT8_TYPES for each in self.operands) > 1
 
 
 def load_openvino() -> Any:
@@ -94,19 +109,32 @@ def list_nodes(compiled: Any) -> tuple[RuntimeNode, ...]:
     return tuple(_read_nodes(compiled.get_runtime_model()))
 
 
+def count_int8_kernels(compiled: Any) -> int:
+    """How many kernels compute a product, or a whole attention, in INT8."""
+    return sum(node.is_int8_product for node in list_nodes(compiled))
+
+
 def _read_nodes(graph: Any) -> Iterator[RuntimeNode]:
     constants: set[str] = set()
+    results: dict[str, tuple[str, ...]] = {}
     for operation in graph.get_ordered_ops():
         facts = operation.get_rt_info()
         name, kind = operation.get_friendly_name(), _read(facts, "layerType")
-        sources = [value.get_node().get_friendly_name() for value in operation.input_values()]
+        values = operation.input_values()
+        sources = [value.get_node().get_friendly_name() for value in values]
         constant = kind == "Const" or (bool(sources) and constants.issuperset(sources))
         if constant:
             constants.add(name)
+        results[name] = tuple(_read(facts, "outputPrecisions").split(","))
+        # a node with an output for every reader names their type once
+        indices = [
+            min(value.get_index(), len(results[source]) - 1) for value, source in zip(values, sources, strict=True)
+        ]
         yield RuntimeNode(
             kind=kind,
             precision=_read(facts, "runtimePrecision"),
-            results=tuple(_read(facts, "outputPrecisions").split(",")),
+            operands=tuple(results[source][index] for source, index in zip(sources, indices, strict=True)),
+            results=results[name],
             origins=tuple(each for each in _read(facts, "originalLayersNames").split(",") if each),
             constant=constant,
         )

@@ -47,6 +47,11 @@ def audit_onnxruntime(onnx_path: Path) -> RuntimeAudit:
     )
 
 
+def count_int8(audit: RuntimeAudit) -> int:
+    """How many nodes of an audited graph compute a product in INT8."""
+    return sum(count for operation, count in audit.operations.items() if operation in _INT8_OPERATIONS)
+
+
 def _optimize(model: onnx.ModelProto, onnx_path: Path) -> Sequence[onnx.NodeProto]:
     """The nodes that a session of this machine would run."""
     known = onnxruntime.capi.onnxruntime_pybind11_state

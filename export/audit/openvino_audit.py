@@ -11,8 +11,9 @@ from export.audit.products import Product, ProductGraph, list_products, name_nod
 from export.audit.runtime_audit import RuntimeAudit, RuntimeRow, count_rows
 from export.graph_file import read_graph
 from export.openvino_model import (
+    ATTENTION,
     FLOAT_TYPES,
-    INT8_TYPES,
+    PRODUCTS,
     RuntimeNode,
     compile_graph,
     explain_refusal,
@@ -22,8 +23,6 @@ from export.openvino_model import (
 )
 from qat.errors import BuildError
 
-_ATTENTION = "Subgraph"
-_PRODUCTS = frozenset({"FullyConnected", "MatMul", "Convolution", "GroupConvolution", "Deconvolution", _ATTENTION})
 _NO_WORK = frozenset({"Input", "Output", "Reshape"})  # a reshape is another view of the same bytes
 _CONVERSIONS = frozenset({"Reorder", "Convert"})
 _RENAMED = "/DequantizationMultiply"
@@ -73,7 +72,7 @@ def audit_openvino(onnx_path: Path) -> OpenVinoAudit:
     return OpenVinoAudit(
         **count_rows(rows),
         int8_attentions=sum(
-            scores in int8 and context in int8 and runs[context].kind == _ATTENTION
+            scores in int8 and context in int8 and runs[context].kind == ATTENTION
             for scores, context in graph.attentions
         ),
         kernels=len(kernels),
@@ -95,7 +94,7 @@ def _match(graph: ProductGraph, model: onnx.ModelProto, nodes: Sequence[RuntimeN
     found = {
         origin.removesuffix(_RENAMED): node
         for node in nodes
-        if node.kind in _PRODUCTS and not node.constant
+        if node.kind in PRODUCTS and not node.constant
         for origin in node.origins
     }
     runs = {
@@ -106,7 +105,7 @@ def _match(graph: ProductGraph, model: onnx.ModelProto, nodes: Sequence[RuntimeN
         if known in found
     }
     for scores, context in graph.attentions:
-        if context in runs and runs[context].kind == _ATTENTION:
+        if context in runs and runs[context].kind == ATTENTION:
             runs.setdefault(scores, runs[context])
     return runs
 
@@ -114,7 +113,7 @@ def _match(graph: ProductGraph, model: onnx.ModelProto, nodes: Sequence[RuntimeN
 def _describe(product: Product, node: RuntimeNode | None) -> RuntimeRow:
     operation = "fused or folded" if node is None else f"{node.kind} {node.precision}"
     # one kernel for an attention has the type of its first operand, so each product must be planned whole as well
-    int8 = node is not None and node.precision in INT8_TYPES and product.complete
+    int8 = node is not None and node.is_int8_product and product.complete
     reason = "" if int8 else _explain(product, operation)
     return RuntimeRow(name=product.name, planned=product.planned, operation=operation, reason=reason)
 

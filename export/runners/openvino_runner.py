@@ -1,10 +1,10 @@
-"""An ONNX file in OpenVINO on the CPU."""
+"""An ONNX file, or one of OpenVINO's own, in OpenVINO on the CPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from qat.errors import CheckpointError
 
 
 class OpenVinoRunner:
-    """Runs an ONNX file; open it with ``with``. Several threads may call it, one at a time runs.
+    """Runs an ONNX file, or one of OpenVINO's own; open it with ``with``.
+
+    Several threads may call it, one at a time runs.
 
     Args:
         path: the file.
@@ -49,11 +51,7 @@ class OpenVinoRunner:
         self.name = "openvino"
         floats = {"f32": "fp32", "f16": "fp16"}.get(read_rest(compiled), read_rest(compiled))
         self.precision = f"int8+{floats}" if quantized else floats
-        # OpenVINO forgets the names of dynamic axes
-        self.inputs: Mapping[str, tuple[int | str, ...]] = {
-            value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-            for value in read_graph(Path(path)).graph.input
-        }
+        self.inputs: Mapping[str, tuple[int | str, ...]] = _read_shapes(Path(path), compiled)
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._request = compiled.create_infer_request()
         self._turn = Lock()
@@ -71,3 +69,16 @@ class OpenVinoRunner:
         with self._turn:
             answers = self._request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
             return {name: np.array(answers[name]) for name in self._outputs}
+
+
+def _read_shapes(path: Path, compiled: Any) -> dict[str, tuple[int | str, ...]]:
+    """The inputs' shapes; OpenVINO forgets the names of dynamic axes, an ONNX file has them."""
+    if path.suffix == ".onnx":
+        return {
+            value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in read_graph(path).graph.input
+        }
+    return {
+        port.get_any_name(): tuple(dim.get_length() if dim.is_static else "?" for dim in port.get_partial_shape())
+        for port in compiled.inputs
+    }

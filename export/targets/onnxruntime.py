@@ -1,8 +1,11 @@
 """ONNX Runtime's CPU provider: FP32 around integer kernels, unsigned activations."""
 
 from export.passes.bound_mask import BoundMask
+from export.passes.constant_shapes import ConstantShapes
 from export.passes.fold_weights import FoldWeights
 from export.passes.grouped_matmul import GroupedMatMul
+from export.passes.keep_read_tokens import KeepReadTokens
+from export.passes.plain_sums import PlainSums
 from export.passes.pointwise_matmul import PointwiseMatMul
 from export.passes.span_convolution import SpanConvolution
 from export.passes.split_groups import SplitGroups
@@ -22,6 +25,9 @@ ONNXRUNTIME = register_target(
                 GroupedMatMul(),
                 TokensFirst(),
                 BoundMask(),
+                ConstantShapes(),
+                KeepReadTokens(),
+                PlainSums(),
                 UnsignedActivations(),
             )
         },

@@ -7,8 +7,10 @@ packed projection instead of q, k and v loses their fused quantizers (6 % slower
 """
 
 from export.passes.bound_mask import BoundMask
+from export.passes.constant_shapes import ConstantShapes
 from export.passes.fold_weights import FoldWeights
 from export.passes.grouped_matmul import GroupedMatMul
+from export.passes.keep_read_tokens import KeepReadTokens
 from export.passes.pointwise_matmul import PointwiseMatMul
 from export.passes.span_convolution import SpanConvolution
 from export.passes.split_groups import SplitGroups
@@ -27,6 +29,8 @@ OPENVINO = register_target(
                 GroupedMatMul(),
                 TokensFirst(),
                 BoundMask(),
+                ConstantShapes(),
+                KeepReadTokens(),
             )
         },
         weights={"fp32": ("per_channel", "per_tensor")},

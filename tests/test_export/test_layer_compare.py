@@ -42,7 +42,9 @@ def test_every_tensor_is_at_most_one_step_off_and_only_at_ties(
     found = compare_layers(traced.model, save(traced, tmp_path, target, precision), BATCH)
     assert sorted(each.name for each in found) == expected_names(traced)
     assert len(found) == (11 if traced.case.family == "convbert" else 9) * traced.case.layers
-    assert all(each.values % (6 * 33) == 0 for each in found)
+    assert all(each.values % 6 == 0 for each in found)
+    whole = [each for each in found if each.values % 33 == 0]
+    assert len(found) - len(whole) <= 7  # the last layer's, where the graph computes the first token only
     assert max(each.largest_step for each in found) <= 1
     allowed = {"fp32": TIE, "fp16": TIE_FP16}[precision].value
     assert max(each.tie_distance for each in found) <= allowed

@@ -130,10 +130,11 @@ def is_matrix(value: ir.Value) -> bool:
     return value.dtype == ir.DataType.INT8 and len(value.shape or ()) > 1
 
 
-def is_slice(value: ir.Value) -> bool:
-    """Whether it is a group's share of the channels, quantized again with the scale of the whole."""
-    node = value.producer()
-    return node is not None and node.op_type == "Slice" and "dense/Slice_" in (node.name or "")
+def is_share(quantize: ir.Node) -> bool:
+    """Whether it quantizes a group's share of the channels, or one token, again with the scale of the whole."""
+    source = operand(quantize, 0).producer()
+    group = source is not None and source.op_type == "Slice" and "dense/Slice_" in (source.name or "")
+    return group or (quantize.name or "").endswith("_token/QuantizeLinear")
 
 
 @pytest.mark.parametrize(("target", "precision"), LOWERINGS)
@@ -152,7 +153,7 @@ def test_scales_are_the_models_bit_for_bit(case: Case, target: str, precision: P
         assert scale is not None
         assert scale.dtype == (np.float16 if precision == "fp16" else np.float32)
         values = np.atleast_1d(scale).astype(np.float32).tolist()
-        counts = weight or (node.op_type == QUANTIZE and not is_slice(operand(node, 0)))
+        counts = weight or (node.op_type == QUANTIZE and not is_share(node))
         found["weight" if weight else "activation"].update(values if counts else ())
     assert found["activation"] == expected["activation"]
     assert set(found["weight"]) == set(expected["weight"])  # q, k and v may be packed under the scale they share

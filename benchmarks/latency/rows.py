@@ -1,5 +1,6 @@
 """Runners become latency rows: every runner at every shape, side by side in one process, on the same real tokens."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -38,6 +39,7 @@ def measure_latency(
     rows: Sequence[Sequence[int]],
     *,
     seconds: float = 5.0,
+    clock: Callable[[], int] = time.perf_counter_ns,
     progress: Progress = lambda cell: None,
 ) -> list[LatencyRow]:
     """One row a workload and runner, in that order; within a workload all runners are timed in alternation.
@@ -49,6 +51,7 @@ def measure_latency(
         workloads: the shapes.
         rows: encoded texts, unpadded (see :func:`benchmarks.workload.make_batches`).
         seconds: time for one workload, all runners together, warm-up not counted.
+        clock: what is read around each call, in nanoseconds (see :func:`benchmarks.timing.time_paired`).
         progress: called with a short description before each workload.
 
     Raises:
@@ -61,17 +64,21 @@ def measure_latency(
     measured = []
     for workload in workloads:
         progress(f"{workload.batch}x{workload.sequence}: {len(runners)} runners, {seconds:g} s")
-        measured += _measure_cell(runners, workload, rows, seconds)
+        measured += _measure_cell(runners, workload, rows, seconds, clock)
     return measured
 
 
 def _measure_cell(
-    runners: Sequence[Runner], workload: Workload, rows: Sequence[Sequence[int]], seconds: float
+    runners: Sequence[Runner],
+    workload: Workload,
+    rows: Sequence[Sequence[int]],
+    seconds: float,
+    clock: Callable[[], int],
 ) -> list[LatencyRow]:
     names = sorted({name for runner in runners for name in runner.inputs})
     feeds = make_batches(rows, workload, inputs=names, count=_BATCHES)
     calls = {str(place): _bind_feeds(runner, feeds) for place, runner in enumerate(runners)}
-    samples = time_paired(calls, seconds=seconds)
+    samples = time_paired(calls, seconds=seconds, clock=clock)
     return [
         LatencyRow(
             runner=runner.name,
