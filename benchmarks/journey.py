@@ -17,6 +17,7 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
 from benchmarks.report import write_report
+from calibration.equalize import describe_equalization
 from calibration.settings import CalibrationSettings
 from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
 from export.convolutions import read_convolutions
@@ -162,6 +163,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         "coverage": [asdict(row) for row in calibrated.wrapped.rows],
         "convolutions": read_convolutions(exported.folder),
         "split_neurons": [asdict(block) for block in calibrated.split],
+        "equalization": describe_equalization(calibrated.calibration.equalization),
         "environment": describe_environment(),
         "timings_s": clock.seconds,
     }

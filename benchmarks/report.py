@@ -107,6 +107,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         "latency": sections.build_latency(report.get("latency") or []),
         "size": report.get("size_mb") or {},
         "ranges": build_ranges(report.get("ranges") or []),
+        "equalization": report.get("equalization"),
         "coverage": sections.build_coverage(report.get("coverage") or []),
         "convolutions": sections.build_convolutions(report.get("convolutions") or []),
         "engine": sections.build_engine(report.get("engine") or {}),

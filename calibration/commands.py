@@ -130,6 +130,8 @@ def print_ranges(out: Path, result: Calibration, wanted: int) -> None:
     """What was read, and the widest ranges that came of it, as a table; missing rows and dead tensors are named."""
     if result.rows < wanted:
         say(f"{wanted} rows were asked for (calibration.samples), the data holds {result.rows}: all were read")
+    if result.equalization is not None:
+        say(result.equalization.describe())
     if result.constant:
         say(
             f"{len(result.constant)} quantizers met a single magnitude everywhere, dead or constant tensors: "

@@ -5,10 +5,9 @@ limits are tried on a few rows, and the gentlest that moves the model's answers 
 exact (``qat.residual_stream``).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ class Equalization:
     """What was done to the residual stream.
 
     Attributes:
-        limit: how many times the median channel the largest may now be; infinite where nothing was done.
+        limit: how many times the median channel the largest may now be; None where nothing was done.
         addends: whether what is added to the stream was held to it too.
         channels: how many channels of how many tensors changed units, summed.
         largest: the largest factor.
@@ -50,20 +49,33 @@ class Equalization:
         after: the harm with it.
     """
 
-    limit: float
+    limit: float | None
     addends: bool
     channels: int
     largest: float
     before: float
     after: float
 
+    def describe(self) -> str:
+        """One line that says it.
 
-def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equalization:
+        >>> Equalization(limit=8.0, addends=False, channels=5, largest=2.0, before=0.0092, after=0.0067).describe()
+        'residual stream: 5 outlier channels in units of their own, up to 2 times larger (0.0092 -> 0.0067 nats a row)'
+        """
+        if self.limit is None:
+            return "residual stream: no outlier channels worth units of their own"
+        return (
+            f"residual stream: {self.channels} outlier channels in units of their own, up to {self.largest:g} times "
+            f"larger ({self.before:.2g} -> {self.after:.2g} nats a row)"
+        )
+
+
+def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equalization | None:
     """What was done to ``model``, in place; in float it computes the same bits as before.
 
     Args:
         model: a wrapped model in evaluation mode; its ranges are overwritten.
-        batches: a few calibration rows; nothing is done where they make activations that are not finite.
+        batches: a few calibration rows; None, and nothing done, where they make activations that are not finite.
     """
     tensors = find_family(model.config.model_type).stream_tensors(model)
     with torch.no_grad():
@@ -71,9 +83,9 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
             peaks = measure_peaks(model, tensors, batches)
             reference = [model(**batch) for batch in batches]
         if not all(bool(peak.isfinite().all()) for peak in peaks.values()):
-            return Equalization(limit=math.inf, addends=False, channels=0, largest=1.0, before=math.nan, after=math.nan)
-        best: tuple[bool, float] = (False, math.inf)
-        chosen = tried = [find_factor(tensor, peaks, *best) for tensor in tensors]
+            return None
+        best: tuple[bool, float | None] = (False, None)
+        chosen = tried = [torch.ones_like(peaks[tensor.writers[0]]) for tensor in tensors]
         for _, quantizer in calibrated_quantizers(model):
             quantizer.set_range(torch.ones_like(quantizer.amax))
         before = least = _measure_harm(model, batches, reference)
@@ -98,6 +110,11 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
         before=before,
         after=least,
     )
+
+
+def describe_equalization(done: Equalization | None) -> dict[str, object] | None:
+    """The values of a manifest or report, with the line that says them."""
+    return None if done is None else {**asdict(done), "said": done.describe()}
 
 
 def find_factor(tensor: StreamTensor, peaks: Peaks, addends: bool, limit: float) -> Tensor:  # noqa: FBT001

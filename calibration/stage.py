@@ -8,6 +8,7 @@ from calibration import candidates, evidence
 from calibration.calibrate import Calibration, calibrate
 from calibration.candidates import choose_candidate, format_candidates, read_candidates, set_ranges
 from calibration.distributed import rank
+from calibration.equalize import describe_equalization
 from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, require_float, save_checkpoint
@@ -81,6 +82,7 @@ def calibrate_checkpoint(
         "rows": found.rows,
         "tokens": found.tokens,
         "split": [asdict(block) for block in split],
+        "equalization": describe_equalization(found.equalization),
     }
     files = {evidence.FILE: evidence.format_evidence(found.evidence)}
     facts["candidates"] = []
