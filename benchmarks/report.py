@@ -29,6 +29,7 @@ _SECTIONS = (
     "engine",
     "size_mb",
     "ranges",
+    "equalization",
     "coverage",
     "convolutions",
     "environment",
