@@ -19,7 +19,7 @@ import typer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.calibration_peers import MethodCost, compare_methods, plan_contest
+from benchmarks.calibration_peers import MethodCost, compare_methods, plan_contest, time_best
 from benchmarks.environment import describe_environment
 from benchmarks.memory import peak_megabytes
 from benchmarks.sample import CHECKPOINT, TRAIN
@@ -36,6 +36,7 @@ from qat.tasks import find_task
 
 Batch = Mapping[str, Tensor]
 _WARM_UP = 2
+_BEST_TEXTS = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,12 +165,15 @@ def calibration_command(
     cost = asdict(measure_cost(bare, wrapped, read_batches(checkpoint, data, texts, batch_size)))
     print_table(f"{checkpoint}, recipe {recipe}", ("figure", "value"), list(cost.items()))
     methods: list[MethodCost] = []
+    best: dict[str, float | str] = {}
     if peers:
         threads = torch.get_num_threads()
         methods = compare_methods(plan_contest(checkpoint, data, texts, batch_size, threads))
         headers = ("method", "ours cpu s", "ModelOpt cpu s", "times", "error")
         rows = [(each.method, each.ours, each.theirs, each.times, each.error) for each in methods]
         print_table("linear placement, from float to quantized", headers, rows)
+        best = time_best(plan_contest(checkpoint, data, min(texts, _BEST_TEXTS), batch_size, threads))
+        print_table("from float to quantized, cpu s", ("recipe", "cpu s"), list(best.items()))
     print_json({
         "checkpoint": str(checkpoint),
         "recipe": recipe,
@@ -177,6 +181,7 @@ def calibration_command(
         "threads": torch.get_num_threads(),
         **cost,
         "modelopt": [asdict(each) for each in methods],
+        "best": best,
         "environment": describe_environment(),
     })  # fmt: skip
 

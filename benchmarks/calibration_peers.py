@@ -1,15 +1,19 @@
 """What another tool's calibration costs beside ours: one checkpoint, the same batches and placement, in one run."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.peers.contest import Contest, run_contest
+from benchmarks.peers.contest import Contest, Outcome, run_contest
 from benchmarks.peers.roster import OURS, PEERS
 from benchmarks.peers.row import Peer
 from calibration.ranges import METHODS
+from calibration.settings import BEST
 from qat.errors import BuildError
 
 _PLACEMENT = "linear"
+_BEST_PLACEMENTS = ("linear/channel", "tensorrt/channel", "tensorrt/tensor")
+_NNCF_ROWS = {"transformer", "linear"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,36 +50,74 @@ def compare_methods(contest: Contest, *, peer: str = "modelopt") -> list[MethodC
         DataError: rows the task cannot use.
     """
     chosen = [_keep_rows(OURS, f"{_PLACEMENT}/channel "), _keep_rows(PEERS[peer], f"{_PLACEMENT} ")]
-    found = {(each.peer, each.row.recipe.split()[-1]): each for each in run_contest(contest, chosen)}
-    missing = [each.error for each in found.values() if "benchmarks.peers prepare" in each.error]
+    return tabulate_methods(list(run_contest(contest, chosen)), peer)
+
+
+def tabulate_methods(outcomes: Sequence[Outcome], peer: str) -> list[MethodCost]:
+    """A line a method from the outcomes of both tools.
+
+    Raises:
+        BuildError: the peer's environment was not made.
+    """
+    require_environments(outcomes)
+    found = {(each.peer, each.row.recipe.split()[-1]): each for each in outcomes}
+    return [_compare(method, found[OURS.name, method], found[peer, method]) for method in METHODS]
+
+
+def _compare(method: str, ours: Outcome, theirs: Outcome) -> MethodCost:
+    (mine, my_passes), (other, other_passes) = _seconds(ours), _seconds(theirs)
+    return MethodCost(
+        method=method,
+        ours=mine,
+        theirs=other,
+        ours_passes=my_passes,
+        theirs_passes=other_passes,
+        times=None if mine is None or other is None else other / mine,
+        error="; ".join(each.error for each in (ours, theirs) if each.error),
+    )
+
+
+def time_best(contest: Contest) -> dict[str, float | str]:
+    """Processor seconds of ``best`` and of NNCF, from the float model to the quantized one, or the error of a row.
+
+    Args:
+        contest: as of ``compare_methods``; both tools read all of its calibration rows.
+
+    Raises:
+        BuildError: NNCF's environment was not made.
+    """
+    ours = {f"{placement} {BEST}" for placement in _BEST_PLACEMENTS}
+    chosen = [
+        replace(peer, rows=tuple(row for row in peer.rows if row.recipe in wanted))
+        for peer, wanted in ((OURS, ours), (PEERS["nncf"], _NNCF_ROWS))
+    ]
+    found = list(run_contest(contest, chosen))
+    require_environments(found)
+    return {
+        f"{each.peer}: {each.row.recipe}": each.error or float(each.facts["quantization"]["cpu_s"]) for each in found
+    }
+
+
+def require_environments(found: Iterable[Outcome]) -> None:
+    """Passes when every row had its environment.
+
+    Raises:
+        BuildError: one was not made, or from other versions.
+    """
+    missing = [each.error for each in found if "benchmarks.peers prepare" in each.error]
     if missing:
         raise BuildError(f"{missing[0]}, or leave the peers out with --no-peers")
-    costs = []
-    for method in METHODS:
-        ours, theirs = found[OURS.name, method], found[peer, method]
-        seconds = [_seconds(each.facts) for each in (ours, theirs)]
-        costs.append(
-            MethodCost(
-                method=method,
-                ours=seconds[0][0],
-                theirs=seconds[1][0],
-                ours_passes=seconds[0][1],
-                theirs_passes=seconds[1][1],
-                times=None if seconds[0][0] is None or seconds[1][0] is None else seconds[1][0] / seconds[0][0],
-                error="; ".join(each.error for each in (ours, theirs) if each.error),
-            )
-        )
-    return costs
 
 
 def _keep_rows(peer: Peer, prefix: str) -> Peer:
     return replace(peer, rows=tuple(row for row in peer.rows if row.recipe in {prefix + name for name in METHODS}))
 
 
-def _seconds(facts: object) -> tuple[float | None, float | None]:
-    if not isinstance(facts, dict) or not facts:
+def _seconds(outcome: Outcome) -> tuple[float | None, float | None]:
+    """Seconds, and how many bare passes that is; nothing for a row that failed."""
+    if outcome.error:
         return None, None
-    spent, bare = float(facts["quantization"]["cpu_s"]), float(facts["inference"]["cpu_s"])
+    spent, bare = float(outcome.facts["quantization"]["cpu_s"]), float(outcome.facts["inference"]["cpu_s"])
     return spent, spent / bare
 
 
