@@ -48,7 +48,7 @@ def check_accumulators(graph: LintGraph) -> Iterator[Issue]:
                 node,
                 f"the weight has {size} FP16 scales: {graph.engine} writes the product before it is scaled, as FP16, "
                 "which overflows above 65504; quantize weights per tensor "
-                "(qdq calibrate --target rtx), or give them FP32 scales and a Cast",
+                "(qdq calibrate --target rtx), or keep the rest in FP32 (qdq export --precision fp32)",
             )
 
 
