@@ -15,6 +15,7 @@ from tests.test_export.lint_graphs import (
     computed,
     embedded,
     filled_scores,
+    fixed,
     half_scale,
     integer,
     linear,
@@ -208,6 +209,10 @@ PRODUCTS = [
             partial(torch_linear, scales()[0], operation=operation), "rtx", beside=("unfolded-weight",),
         )
         for operation in ("MatMul", "Gemm")
+    ),
+    Case(
+        "fixed-shape-bias", "warning", "product", "ONNX Runtime makes a Gemm of both before it looks for INT8",
+        partial(fixed, axes=1), partial(fixed, axes=3), "onnxruntime",
     ),
     Case(
         "float32-graph", "warning", "first", "every product of the graph (2) is FP32, and TensorRT is strongly typed",

@@ -108,6 +108,15 @@ def biased(*, int32: bool) -> onnx.ModelProto:
     return finish(w, w.node("Add", [w.node("MatMul", [x, weight(w)], "product"), bias], "bias"))
 
 
+def fixed(*, axes: int) -> onnx.ModelProto:
+    """A quantized product of fixed shape in FP32 with a bias of so many axes."""
+    w = GraphWriter()
+    x = pair(w, "x", "x", w.constant("scale", np.float32(SCALE)), w.constant("zero", ZERO))
+    bias = w.constant("b", np.ones((64,) if axes == 1 else (1, 1, 64), np.float32))
+    product = w.node("MatMul", [x, weight(w, np.float32(WEIGHT_SCALE))], "product")
+    return finish(w, w.node("Add", [product, bias], "bias"), kind="float32", rows=(8, 16))
+
+
 def integer(operation: str) -> onnx.ModelProto:
     """A graph around one operator that TensorRT does not have."""
     w = GraphWriter()
