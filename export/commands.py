@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from export.audit.share import explain_shortfall, require_share
 from export.convolutions import read_convolutions
 from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
@@ -14,7 +15,7 @@ from export.exported import export
 from export.lint import lint
 from export.settings import ExportSettings
 from qat.commands import load_quantized
-from qat.console import print_json, print_table, show_progress
+from qat.console import print_json, print_table, say, show_progress
 from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
 from qat.recipe import validate_settings
 from qat.settings import parse_overrides, require_stages
@@ -29,6 +30,10 @@ BucketsOption = Annotated[
 ]
 TimingCacheOption = Annotated[
     Path | None, typer.Option("--timing-cache", help="Folder for TensorRT's timings; default: one beside the engine.")
+]
+FailUnderOption = Annotated[
+    float | None,
+    typer.Option("--fail-under", help="Exit 1 if a smaller share of the planned products runs in INT8: 1 is all."),
 ]
 HardwareOption = Annotated[str | None, typer.Option("--hardware", help="Compute capabilities: sm_86,sm_89,sm_120.")]
 
@@ -102,13 +107,15 @@ def audit_command(
     artefact: Annotated[Path, typer.Argument(help="Exported folder, ONNX file, or engine file.")],
     shapes: ShapesOption = None,
     hardware: HardwareOption = None,
+    fail_under: FailUnderOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell what really runs in INT8, and why the rest does not.
 
-    Example: qdq audit onnx --hardware sm_89
+    Example: qdq audit onnx --hardware sm_89 --fail-under 1
     """
+    require_share(fail_under)
     found = audit(artefact, settings=read_build_settings({"shapes": shapes, "hardware": hardware}, settings))
     show_audit(str(artefact), found)
     convolutions = read_convolutions(artefact)
@@ -120,6 +127,10 @@ def audit_command(
         )
     if as_json:
         print_json({**asdict(found), "convolutions": convolutions})
+    shortfall = "" if fail_under is None else explain_shortfall(found, fail_under)
+    if shortfall:
+        say(f"{artefact}: {shortfall}")
+        raise typer.Exit(1)
 
 
 def lint_command(

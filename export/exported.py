@@ -13,6 +13,7 @@ from export.convolutions import list_convolutions
 from export.onnx_export import trace_graph
 from export.overflow import Feed, Overflow, find_overflows, read_probe_rows
 from export.passes.drop_unit_gains import DropUnitGains
+from export.passes.fold_shapes import FoldShapes
 from export.passes.half_precision import HalfPrecision
 from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
@@ -67,6 +68,7 @@ class Lowering:
     def passes(self) -> Iterator[ir.passes.PassBase]:
         """The passes, in order; the float twin keeps its embeddings in float, values that would overflow stay FP32."""
         yield DropUnitGains()
+        yield FoldShapes()
         if not self.quantized:
             yield StripQuantization()
         elif self.settings.embeddings == "int8":

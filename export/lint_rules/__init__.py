@@ -5,6 +5,7 @@ A new rule is one function with ``@rule``, a graph that breaks it and a twin tha
 
 from export.lint_rules import (
     attention,
+    casts,
     interface,
     operators,
     opset,
@@ -16,6 +17,6 @@ from export.lint_rules import (
 from export.lint_rules.base import ENGINES, Issue, Rule, Severity, list_rules
 
 __all__ = [
-    "ENGINES", "Issue", "Rule", "Severity", "attention", "interface", "list_rules", "operators", "opset", "products",
-    "scales", "weights", "zero_points",
+    "ENGINES", "Issue", "Rule", "Severity", "attention", "casts", "interface", "list_rules", "operators", "opset",
+    "products", "scales", "weights", "zero_points",
 ]  # fmt: skip

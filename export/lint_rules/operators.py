@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from export.lint_rules.base import TENSORRT, Issue, error, rule, warning
-from export.lint_rules.graph import LintGraph, input_of, is_constant, is_half, name_of, producer_of, readers_of
-from export.passes.qdq_nodes import DEQUANTIZE, QUANTIZE
+from export.lint_rules.graph import LintGraph, input_of, is_half, name_of, producer_of, readers_of
+from export.passes.qdq_nodes import DEQUANTIZE
 
 INTEGER = frozenset(
     {"MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
@@ -79,40 +79,3 @@ def _skip_casts(value: ir.Value | None) -> ir.Value | None:
     while (node := producer_of(value, "Cast")) is not None:
         value = input_of(node, 0)
     return value
-
-
-@rule("cast-sandwich")
-def check_casts(graph: LintGraph) -> Iterator[Issue]:
-    """No casts inside or around a quantizer."""
-    for node in graph.of_type(QUANTIZE):
-        inside = [each for each in readers_of(node) if each.op_type == "Cast"]
-        for between in inside:
-            if any(reader.op_type == DEQUANTIZE for reader in readers_of(between)):
-                yield warning(
-                    node,
-                    f"'{name_of(between)}' casts between QuantizeLinear and DequantizeLinear: {graph.engine} makes "
-                    "INT8 of two that stand side by side, and may refuse the cast; remove it",
-                )
-        cast = producer_of(input_of(node, 0), "Cast")
-        pairs = [each for each in readers_of(node) if each.op_type == DEQUANTIZE]
-        if cast is None or is_constant(input_of(cast, 0)) or not _widens(cast):
-            continue
-        if any(_narrows(reader) for pair in pairs for reader in readers_of(pair)):
-            yield warning(
-                node,
-                f"the pair stands between two casts (half to float before it, '{name_of(cast)}', and back after it): "
-                f"what {graph.engine} does not fold moves as FP32; store the scale in half precision (opset 19) and "
-                "remove both casts",
-            )
-
-
-def _widens(cast: ir.Node) -> bool:
-    source = input_of(cast, 0)
-    unknown = source is None or source.dtype is None
-    return cast.attributes["to"].as_int() == ir.DataType.FLOAT and (unknown or is_half(source))
-
-
-def _narrows(node: ir.Node) -> bool:
-    return node.op_type == "Cast" and node.domain == "" and ir.DataType(node.attributes["to"].as_int()).name in (
-        "FLOAT16", "BFLOAT16",
-    )  # fmt: skip

@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from export.lint_rules.base import TENSORRT, Issue, error, rule, warning
-from export.lint_rules.graph import PRODUCTS, LintGraph, dequantizer_of, input_of, is_constant, name_of, size_of
+from export.lint_rules.graph import (
+    PRODUCTS,
+    LintGraph,
+    dequantizer_of,
+    input_of,
+    is_constant,
+    name_of,
+    readers_of,
+    size_of,
+)
 from export.lint_rules.parameters import SCALE
 
 
@@ -48,7 +57,24 @@ def check_accumulators(graph: LintGraph) -> Iterator[Issue]:
                 node,
                 f"the weight has {size} FP16 scales: {graph.engine} writes the product before it is scaled, as FP16, "
                 "which overflows above 65504; quantize weights per tensor "
-                "(qdq calibrate --target rtx), or give them FP32 scales and a Cast",
+                "(qdq calibrate --target rtx), or keep the rest in FP32 (qdq export --precision fp32)",
+            )
+
+
+@rule("fixed-shape-bias", targets=("onnxruntime",))
+def check_bias(graph: LintGraph) -> Iterator[Issue]:
+    """With fixed shapes a bias of one axis is fused before INT8 is."""
+    for node in graph.of_type("MatMul"):
+        shape, readers = node.outputs[0].shape, readers_of(node)
+        if shape is None or not shape.is_static() or len(readers) != 1 or readers[0].op_type != "Add":
+            continue
+        biases = [each for each in readers[0].inputs if is_constant(each) and each is not None and each.shape]
+        if all(map(dequantizer_of, node.inputs[:2])) and any(len(each.shape or ()) == 1 for each in biases):
+            yield warning(
+                node,
+                f"the product has fixed shapes and a bias of one axis: {graph.engine} makes a Gemm of both before it "
+                "looks for INT8, float unless its result is quantized; "
+                "export with dynamic axes, or store the bias as (1, 1, n)",
             )
 
 

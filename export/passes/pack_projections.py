@@ -1,4 +1,4 @@
-"""One projection for q, k and v: a single MatMul, a single bias, a single transposition, cut into three at the end.
+"""One projection for q, k and v: a single MatMul, a single bias, a single transposition, one Split at the end.
 
 TensorRT for RTX 1.7 merges the three MatMuls by itself, but gives q, k and v a kernel each for bias, quantization and
 transposition. Packed in the graph, one kernel writes all three (six layers: 60 kernels instead of 72). The quantizers
@@ -169,21 +169,27 @@ def _pack(model: ir.Model, source: ir.Value, group: list[_Projection], weight: i
         name = _name_packed(first, operation)
         nodes.append(_make(first, operation, [value, *constants], shape, name=name, **attributes))
         value = nodes[-1].outputs[0]
-    cuts = [node for index, each in enumerate(group) for node in _cut(model, value, index, each)]
-    model.graph.insert_before(first.matmul, [*nodes, *cuts])
+    split = _split(value, first)
+    cuts = [node for part, each in zip(split.outputs, group, strict=True) for node in _cut(model, part, each)]
+    model.graph.insert_before(first.matmul, [*nodes, split, *cuts])
 
 
-def _cut(model: ir.Model, packed: ir.Value, index: int, part: _Projection) -> list[ir.Node]:
-    """The nodes that take one part out of the packed three; its readers are moved over to them."""
+def _split(packed: ir.Value, first: _Projection) -> ir.Node:
+    """The node that cuts the packed three apart."""
+    name = _name_packed(first, "Split")
+    node = ir.node("Split", [packed], {"axis": 0, "num_outputs": _PARTS}, num_outputs=_PARTS, name=name)
+    for index, output in enumerate(node.outputs):
+        output.name, output.type = f"{name}_output_{index}", packed.type
+        output.shape = ir.Shape((1, *list(packed.shape or ())[1:]))
+    return node
+
+
+def _cut(model: ir.Model, packed: ir.Value, part: _Projection) -> list[ir.Node]:
+    """The nodes between one of the three and its readers, which are moved over to them."""
     batch, heads, tokens, size = list(packed.shape or ())[1:]
-    bounds = [add_initializer(model, f"qkv_{each}", np.array([each], np.int64)) for each in (index, index + 1)]
     axis = add_initializer(model, "qkv_axis", np.array([0], np.int64))
     path, number = (part.matmul.name or "").rpartition("/")[0], _run_number(part)
-    slice_ = _make(
-        part, "Slice", [packed, *bounds, axis], (1, batch, heads, tokens, size), name=f"{path}/Slice{number}"
-    )
-    inputs = [slice_.outputs[0], axis]
-    nodes = [slice_, _make(part, "Squeeze", inputs, (batch, heads, tokens, size), name=f"{path}/Squeeze{number}")]
+    nodes = [_make(part, "Squeeze", [packed, axis], (batch, heads, tokens, size), name=f"{path}/Squeeze{number}")]
     if part.swapped:
         inputs, shape, name = [nodes[-1].outputs[0]], (batch, heads, size, tokens), f"{path}/Transpose{number}"
         nodes.append(_make(part, "Transpose", inputs, shape, name=name, perm=[0, 1, 3, 2]))

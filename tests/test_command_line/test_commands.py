@@ -12,6 +12,7 @@ import pytest
 from qat.artefacts import MANIFEST, read_manifest
 from tests.contracts.source_tree import ROOT
 from tests.test_command_line.calling import Done, Workspace, call
+from tests.test_export.encoder_graph import encoder_graph, save_graph
 
 Journey = tuple[Path, Done]
 Chain = tuple[Path, dict[str, Done]]
@@ -173,8 +174,8 @@ def test_build_and_audit_agree(journey: Journey, tmp_path: Path) -> None:
     assert f"{tmp_path / 'small.engine'}: built, there is none yet" in built.out
     assert f"{tmp_path / 'small.engine'}: up to date, kept as it is" in again.out
     assert {**again.value, "reused": False} == built.value
-    audited = call("audit", tmp_path / "small.engine", "--json")
-    assert audited.code == 0
+    audited = call("audit", tmp_path / "small.engine", "--fail-under", 1, "--json")
+    assert (audited.code, audited.err) == (0, "")
     facts = audited.value
     assert facts.pop("convolutions") == []
     assert facts == {name: built.value[name] for name in facts}
@@ -186,6 +187,19 @@ def test_audit_of_a_folder_for_onnxruntime_reads_its_optimized_graph(chain: Chai
     done = call("audit", chain[0] / "onnx", "--json")
     assert (done.code, done.err) == (0, "")
     assert (done.value["int8_gemms"], done.value["float_gemms"]) == (2 * 8, 0)
+
+
+def test_audit_fails_under_a_share_of_the_planned_products(chain: Chain, tmp_path: Path) -> None:
+    enough = call("audit", chain[0] / "onnx", "--fail-under", 1, "--json")
+    assert (enough.code, enough.err) == (0, "")
+    path = save_graph(tmp_path, encoder_graph(layers=1))
+    (tmp_path / MANIFEST).write_text(json.dumps({"target": "onnxruntime"}))
+    short = call("audit", path, "--fail-under", 1, "--json")
+    assert short.code == 1
+    assert short.value["float_gemms"] > 0
+    assert short.err.startswith(f"{path}: ")
+    assert " of the planned products run in INT8, below --fail-under 1: " in short.err
+    assert short.err.count("\n") == 1
 
 
 def test_audit_tells_what_became_of_convolutions(chain: Chain, tmp_path: Path) -> None:

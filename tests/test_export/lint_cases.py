@@ -15,6 +15,7 @@ from tests.test_export.lint_graphs import (
     computed,
     embedded,
     filled_scores,
+    fixed,
     half_scale,
     integer,
     linear,
@@ -22,8 +23,10 @@ from tests.test_export.lint_graphs import (
     normalized,
     partnered,
     product,
+    torch_linear,
     unfolded,
     weighted,
+    widened,
 )
 
 Graph = Callable[[], onnx.ModelProto]
@@ -170,6 +173,16 @@ OPERATORS = [
         "cast-sandwich", "warning", "x/Q", "the pair stands between two casts (half to float before it, 'widen', and b",
         partial(cast, "around"), partial(cast, "weight"),
     ),
+    *(
+        Case(
+            "leftover-cast", "warning", "widen", f"cast from half precision to FP32 is left, which {wrong}: TensorRT",
+            partial(widened, what, cast=True), partial(widened, what, cast=False),
+        )
+        for what, wrong in (
+            ("product", "runs 'scores' in FP32"), ("softmax", "ends at 'narrow' again"),
+            ("nothing", "ends at 'narrow' again"),
+        )
+    ),
 ]  # fmt: skip
 
 PRODUCTS = [
@@ -188,6 +201,18 @@ PRODUCTS = [
     Case(
         "per-channel-half-scale", "error", "product", "64 FP16 scales: TensorRT for RTX writes the product before it i",
         partial(linear, weight_scale=scales()), linear, "rtx",
+    ),
+    *(
+        Case(
+            "per-channel-half-scale", "error", "product", "weights per tensor (qdq calibrate --target rtx), or keep",
+            partial(torch_linear, scales(), operation=operation),
+            partial(torch_linear, scales()[0], operation=operation), "rtx", beside=("unfolded-weight",),
+        )
+        for operation in ("MatMul", "Gemm")
+    ),
+    Case(
+        "fixed-shape-bias", "warning", "product", "ONNX Runtime makes a Gemm of both before it looks for INT8",
+        partial(fixed, axes=1), partial(fixed, axes=3), "onnxruntime",
     ),
     Case(
         "float32-graph", "warning", "first", "every product of the graph (2) is FP32, and TensorRT is strongly typed",

@@ -108,6 +108,15 @@ def biased(*, int32: bool) -> onnx.ModelProto:
     return finish(w, w.node("Add", [w.node("MatMul", [x, weight(w)], "product"), bias], "bias"))
 
 
+def fixed(*, axes: int) -> onnx.ModelProto:
+    """A quantized product of fixed shape in FP32 with a bias of so many axes."""
+    w = GraphWriter()
+    x = pair(w, "x", "x", w.constant("scale", np.float32(SCALE)), w.constant("zero", ZERO))
+    bias = w.constant("b", np.ones((64,) if axes == 1 else (1, 1, 64), np.float32))
+    product = w.node("MatMul", [x, weight(w, np.float32(WEIGHT_SCALE))], "product")
+    return finish(w, w.node("Add", [product, bias], "bias"), kind="float32", rows=(8, 16))
+
+
 def integer(operation: str) -> onnx.ModelProto:
     """A graph around one operator that TensorRT does not have."""
     w = GraphWriter()
@@ -224,6 +233,34 @@ def partnered(left_float: str, *, operation: str = "MatMul") -> onnx.ModelProto:
     if operation == "Gemm":
         return finish(w, w.node("Gemm", [x, y], "product", transB=1), rows=("batch",))
     return finish(w, w.node("MatMul", [x, w.node("Transpose", [y], "w/Transpose", perm=[1, 0])], "product"))
+
+
+def torch_linear(weight_scale: ArrayLike, *, operation: str = "MatMul") -> onnx.ModelProto:
+    """A quantized linear layer as other exporters write it: an FP16 weight, quantized in the graph, then turned."""
+    w = GraphWriter()
+    x = pair(w, "x", "x", w.constant("scale", SCALE), w.constant("zero", ZERO))
+    zeros = w.constant("w_zero", np.zeros(np.shape(weight_scale), np.int8))
+    floats = w.constant("floats", w.rng.normal(size=(64, 64)).astype(np.float16))
+    y = pair(
+        w, floats, "w", w.constant("w_scale", weight_scale), zeros, **({"axis": 0} if np.ndim(weight_scale) else {})
+    )
+    if operation == "Gemm":
+        return finish(w, w.node("Gemm", [x, y], "product", transB=1), rows=("batch",))
+    return finish(w, w.node("MatMul", [x, w.node("Transpose", [y], "w/Transpose", perm=[1, 0])], "product"))
+
+
+def widened(what: str, *, cast: bool) -> onnx.ModelProto:
+    """An FP16 product, then a product of activations, a softmax or a move, between casts to FP32 and back or not."""
+    w = GraphWriter()
+    x = w.node("MatMul", ["x", w.constant("w", np.ones((64, 64), np.float16))], "first")
+    x = w.node("Cast", [x], "widen", to=TensorProto.FLOAT) if cast else x
+    if what == "product":
+        x = w.node("MatMul", [x, w.node("Transpose", [x], "turn", perm=[0, 2, 1])], "scores")
+    elif what == "softmax":
+        x = w.node("Softmax", [x], "probs", axis=-1)
+    else:
+        x = w.node("Transpose", [x], "turn", perm=[0, 2, 1])
+    return finish(w, w.node("Cast", [x], "narrow", to=TensorProto.FLOAT16) if cast else x)
 
 
 def attention(scaled: str) -> onnx.ModelProto:
