@@ -35,7 +35,7 @@ from qat.options import (
 from qat.recipe import validate_settings
 from qat.settings import parse_overrides, require_stages
 
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp16 or fp32.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="Of what is not INT8: fp32, fp16 or bf16.")]
 
 
 def evaluate_command(
