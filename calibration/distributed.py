@@ -4,7 +4,7 @@ Counts are whole numbers and peaks are maxima, so what comes out does not depend
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -57,6 +57,13 @@ def raise_together(error: QDQError | None) -> None:
     for each in found:
         if each is not None:
             raise each
+
+
+def follow_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Gives every process the values the first one has: what was measured may differ between machines."""
+    if processes() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
 
 
 def merge_observers(observer: RangeObserver) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from calibration.distributed import follow_first
 from calibration.observers import calibrated_quantizers, find_real, real_tokens
 from qat.families import find_family
 from qat.quantizer import FakeQuantizer, disable_quantizers
@@ -101,6 +102,7 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
                     best, chosen, least = (addends, limit), factors, harm
                 elif harm > _HOPELESS * least:
                     break  # stronger still would be worse still
+        follow_first(chosen)
         _rescale_all(model, tensors, chosen)
     return Equalization(
         addends=best[0],
