@@ -31,7 +31,9 @@ def latency_command(
     shapes: Annotated[str, typer.Option("--shapes", help="BATCHxSEQUENCE list.")] = "1x32,1x128,8x128,32x128",
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time for one shape, at least 4 rounds.")] = 20.0,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of every runtime.")] = 1,
-    nncf: Annotated[list[Path] | None, typer.Option("--nncf", help="A model.xml that NNCF's peer saved.")] = None,
+    nncf: Annotated[
+        list[Path] | None, typer.Option("--nncf", help="A model.xml of python -m benchmarks.peers --keep.")
+    ] = None,
     clock: Annotated[
         Literal["wall", "processor"],
         typer.Option("--clock", help="processor: processor time of all threads, for a busy machine."),

@@ -50,7 +50,7 @@ class Setting:
         task: Hugging Face's name of the task.
         data: rows to calibrate on.
         texts: how many of them.
-        nncf: models that NNCF quantized, as OpenVINO files.
+        nncf: models that NNCF quantized, as OpenVINO files; called after their folders.
         threads: of every runtime.
     """
 
@@ -72,7 +72,9 @@ def prepare_contestants(setting: Setting, folder: Path, *, progress: Progress) -
     """
     missing = [str(path) for path in setting.nncf if not path.is_file()]
     if missing:
-        raise CheckpointError(f"no OpenVINO model at {missing[0]}: give the model.xml that NNCF's peer saved")
+        raise CheckpointError(
+            f"no OpenVINO model at {missing[0]}: give the model.xml that python -m benchmarks.peers --keep saved"
+        )
     progress("float graph")
     plain, dynamic = folder / "float.onnx", folder / "dynamic.onnx"
     write_float_graph(setting.checkpoint, setting.task, ("input_ids", "attention_mask"), plain)
@@ -86,7 +88,7 @@ def prepare_contestants(setting: Setting, folder: Path, *, progress: Progress) -
         graphs = dict(_quantize(setting, recipe, folder))
         found.append(_onnxruntime(setting, f"qdq {recipe} on ONNX Runtime", graphs["onnxruntime"], "int8+fp32"))
         found.append(_openvino(setting, f"qdq {recipe} on OpenVINO", graphs["openvino"]))
-    found += [_openvino(setting, f"NNCF {path.parent.name} on OpenVINO", path) for path in setting.nncf]
+    found += [_openvino(setting, f"{path.parent.name} on OpenVINO", path) for path in setting.nncf]
     return found
 
 

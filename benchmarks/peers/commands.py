@@ -47,6 +47,7 @@ def peers_command(
     / "peers.json",
     only: _OnlyOption = None,
     environments: _EnvironmentsOption = FOLDER,
+    keep: Annotated[Path | None, typer.Option("--keep", help="Folder for the models of graph quantizers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows --out has of this contest.")] = False,
 ) -> None:
     """Quantize one checkpoint with every peer and with qdq, score all on the same rows, print the table.
@@ -67,6 +68,7 @@ def peers_command(
         max_length=max_length,
         threads=threads,
         environments=environments,
+        keep=keep,
     )
     known = read_outcomes(out, contest, find_peers([])) if resume else []
     outcomes = {(each.peer, each.row.recipe): each for each in known}

@@ -1,6 +1,7 @@
 """Every row of every peer, each in a process of its own, on the same batches; a row that fails keeps its error."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ class Contest:
         threads: threads of every process.
         minutes: how long a row may take.
         environments: where the peers' environments lie.
+        keep: where the files of every row stay, the quantized model among them; None keeps none.
     """
 
     checkpoint: Path
@@ -58,6 +60,7 @@ class Contest:
     threads: int = 1
     minutes: float = 20.0
     environments: Path = FOLDER
+    keep: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +147,8 @@ def _run_row(
         if error:
             return Outcome(peer=peer.name, row=row, error=error)
         answer = Answer.read(Path(own))
+        if contest.keep is not None:
+            shutil.copytree(own, contest.keep / f"{peer.name}-{row.recipe}".replace(" ", "-"), dirs_exist_ok=True)
     correct = judge(answer.logits)
     return Outcome(
         peer=peer.name, row=row, accuracy=float(correct.mean()), correct=pack_rows(correct), facts=answer.list_facts()

@@ -53,5 +53,5 @@ def test_a_missing_model_of_nncf_is_named_first(checkpoint: Path, rows: Path, tm
     with pytest.raises(CheckpointError) as caught:
         prepare_contestants(setting, tmp_path, progress=lambda step: None)
     assert str(caught.value) == (
-        f"no OpenVINO model at {tmp_path}/model.xml: give the model.xml that NNCF's peer saved"
+        f"no OpenVINO model at {tmp_path}/model.xml: give the model.xml that python -m benchmarks.peers --keep saved"
     )

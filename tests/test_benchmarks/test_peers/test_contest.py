@@ -30,12 +30,17 @@ def _only(peer: Peer, *recipes: str) -> Peer:
 
 
 @pytest.fixture(scope="module")
-def outcomes(contest: Contest) -> dict[str, Outcome]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def outcomes(contest: Contest, kept: Path) -> dict[str, Outcome]:
     broken = replace(_only(OURS), rows=(Row(recipe="no such recipe", standing="matched", placement="linear"),))
     unable = replace(_only(OURS), rows=(Row(recipe="u", standing="matched", placement="linear", cannot="no way"),))
     elsewhere = replace(_only(PEERS["modelopt"], "linear max"), requirements=("torch",))
     peers = [_only(OURS, FLOAT), _only(ONNX_RUNTIME, "linear max"), broken, unable, elsewhere]
-    return {outcome.row.recipe + outcome.peer: outcome for outcome in run_contest(contest, peers)}
+    return {outcome.row.recipe + outcome.peer: outcome for outcome in run_contest(replace(contest, keep=kept), peers)}
 
 
 def test_the_float_row_is_judged_in_the_order_of_the_file(outcomes: dict[str, Outcome], workspace: Workspace) -> None:
@@ -58,6 +63,12 @@ def test_a_graph_quantizer_gets_the_float_graph(outcomes: dict[str, Outcome]) ->
     assert len(outcome.correct) == ROWS
     assert outcome.facts["inside"]["products"] == 12
     assert outcome.facts["versions"].keys() == {"python", "onnxruntime", "onnx", "numpy"}
+
+
+def test_the_model_of_a_graph_quantizer_is_kept(outcomes: dict[str, Outcome], kept: Path) -> None:
+    assert {folder.name for folder in kept.iterdir()} == {"qdq-float", "onnxruntime-linear-max"}
+    sizes = {model.stat().st_size for model in kept.glob("onnxruntime-linear-max/*.onnx")}
+    assert outcomes["linear maxonnxruntime"].facts["inside"]["file_bytes"] in sizes
 
 
 def test_a_row_that_fails_keeps_the_last_line_it_wrote(outcomes: dict[str, Outcome]) -> None:
