@@ -35,12 +35,12 @@ _LABELS_SHARE = 0.1
 class Hardening:
     """What is done to the original: how many channels, how much larger, and the training that heals it."""
 
-    channels: int
     factor: float
     steps: int
-    learning_rate: float
-    batch_size: int
-    seed: int
+    channels: int = 3
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    seed: int = 0
 
 
 def enlarge_channels(model: PreTrainedModel, channels: int, factor: float, seed: int) -> list[int]:
@@ -111,20 +111,14 @@ def hard_twin_command(
     data: Annotated[Path, typer.Option(help="Labelled rows to train on.")],
     evaluation: Annotated[Path, typer.Option("--eval", help="Labelled rows to score on.")],
     out: Annotated[Path, typer.Option(help="Folder of the twin.")],
-    channels: Annotated[int, typer.Option(min=1, help="How many channels are enlarged.")] = 3,
-    factor: Annotated[float, typer.Option(min=1.0, help="How many times.")] = 30.0,
+    factor: Annotated[float, typer.Option(min=1.0, help="How many times larger the channels become.")] = 30.0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
-    learning_rate: Annotated[float, typer.Option(help="At the top of the cosine schedule.")] = 1e-4,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of the channels and the shuffle.")] = 0,
 ) -> None:
     """Make the hard twin of a checkpoint; the last line is JSON.
 
     Example: python -m benchmarks.hard_twins my-albert --data train.jsonl --eval dev.jsonl --out my-albert-hard
     """
-    hardening = Hardening(
-        channels=channels, factor=factor, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed
-    )
+    hardening = Hardening(factor=factor, steps=steps)
     task = find_task("text-classification")
     original, twin = (load_checkpoint(checkpoint, task) for _ in range(2))
     train, scored = _read_rows(twin, data), _read_rows(twin, evaluation)
@@ -134,7 +128,7 @@ def hard_twin_command(
         return score_rows(infer_with(model), scored, task, pad_token_id=pad).value
 
     found: dict[str, object] = {"original": score(original.model)}
-    found["enlarged"] = enlarge_channels(twin.model, channels, factor, seed)
+    found["enlarged"] = enlarge_channels(twin.model, hardening.channels, factor, hardening.seed)
     with show_stages() as advance:
         for done, _ in enumerate(train_back(twin.model, original.model, train, hardening, pad), start=1):
             advance("train back", done, steps)

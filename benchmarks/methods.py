@@ -24,7 +24,6 @@ from qat.checkpoint import Checkpoint, load_checkpoint
 from qat.console import print_json, say, show_stages
 from qat.errors import RecipeError, suggest
 from qat.huggingface import wrap
-from qat.options import LimitOption
 from qat.recipe import Recipe, WeightGranularity
 from qat.scoring import infer_with, score_rows
 from qat.split import split_outlier_neurons
@@ -142,7 +141,6 @@ def methods_command(
     evaluation: Annotated[Path, typer.Option("--eval", help="Labelled rows to score on.")],
     out: Annotated[Path, typer.Option(help="JSON file of all rows.")],
     texts: Annotated[int, typer.Option(min=1, help="How many rows calibrate.")] = 512,
-    limit: LimitOption = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="A placement; may be given several times.")] = None,
 ) -> None:
     """Score every calibration method in every placement; the last line is JSON.
@@ -162,7 +160,7 @@ def methods_command(
         config = loaded.model.config
         return task.encode(rows, tokenizer=loaded.tokenizer, config=config, require_labels=labelled)
 
-    calibration, scored = read(data, texts, labelled=False), read(evaluation, limit, labelled=True)
+    calibration, scored = read(data, texts, labelled=False), read(evaluation, None, labelled=True)
     rows: list[MethodRow] = []
     with show_stages() as advance:
         advance("float", 0, len(placements) + 1)

@@ -53,9 +53,9 @@ def test_the_command_writes_a_checkpoint_that_says_what_was_done(
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(TRAIN.read_text(encoding="utf-8").splitlines(keepends=True)[:48]), encoding="utf-8")
     out = tmp_path / "twin"
-    hard_twin_command(CHECKPOINT, rows, rows, out, channels=2, steps=2, batch_size=8)
+    hard_twin_command(CHECKPOINT, rows, rows, out, steps=2)
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert len(said["enlarged"]) == 2
+    assert len(said["enlarged"]) == said["channels"] == 3
     assert 0.0 <= said["twin"] <= said["original"] <= 1.0
     manifest = read_manifest(out)
     assert (manifest["stage"], manifest["factor"], manifest["steps"]) == ("harden", 30.0, 2)

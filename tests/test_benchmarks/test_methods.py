@@ -15,8 +15,9 @@ METHODS = ["entropy", "max", "mse", "percentile", "best"]
 def test_every_method_and_control_is_scored_on_the_same_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "methods.json"
-    methods_command(CHECKPOINT, TRAIN, VALIDATION, out, texts=32, limit=40, only=["tensorrt/tensor"])
+    out, scored = tmp_path / "methods.json", tmp_path / "scored.jsonl"
+    scored.write_text("".join(VALIDATION.read_text(encoding="utf-8").splitlines(keepends=True)[:40]), encoding="utf-8")
+    methods_command(CHECKPOINT, TRAIN, scored, out, texts=32, only=["tensorrt/tensor"])
     rows = json.loads(out.read_text())["rows"]
     assert (rows[0]["placement"], rows[0]["points"], rows[0]["agreement"]) == ("float", 0.0, 100.0)
     named = [row["method"] for row in rows[1:]]
