@@ -130,7 +130,7 @@ def print_ranges(out: Path, result: Calibration, wanted: int) -> None:
     """What was read, and the widest ranges that came of it, as a table; missing rows and dead tensors are named."""
     if result.rows < wanted:
         say(f"{wanted} rows were asked for (calibration.samples), the data holds {result.rows}: all were read")
-    if result.equalization is not None:
+    if result.equalization is not None and result.equalization.limit is not None:
         say(result.equalization.describe())
     if result.constant:
         say(

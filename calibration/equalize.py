@@ -76,14 +76,16 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
 
     Args:
         model: a wrapped model in evaluation mode; its ranges are overwritten.
-        batches: a few calibration rows; None, and nothing done, where they make activations that are not finite.
+        batches: a few calibration rows; None, and nothing done, where they do not reach every layer or make
+            activations that are not finite: the pass over all batches says so.
     """
     tensors = find_family(model.config.model_type).stream_tensors(model)
     with torch.no_grad():
         with disable_quantizers(model):
             peaks = measure_peaks(model, tensors, batches)
             reference = [model(**batch) for batch in batches]
-        if not all(bool(peak.isfinite().all()) for peak in peaks.values()):
+        read = {path for tensor in tensors for path in (*tensor.writers, *tensor.addends)}
+        if peaks.keys() != read or not all(bool(peak.isfinite().all()) for peak in peaks.values()):
             return None
         best: tuple[bool, float | None] = (False, None)
         chosen = tried = [torch.ones_like(peaks[tensor.writers[0]]) for tensor in tensors]

@@ -19,7 +19,7 @@ def test_every_figure_is_of_the_batches_given() -> None:
     wrap(wrapped)
     batches = [{name: x for name, x in each.items() if name != "labels"} for each in tiny_batches(64)]
     cost = measure_cost(bare, wrapped, batches)
-    assert (cost.texts, cost.ranges) == (64, 21)
+    assert (cost.texts, cost.ranges) == (64, 24)
     assert cost.tokens == sum(int(each["attention_mask"].sum()) for each in batches)
     assert cost.ratio_all == cost.all_s / cost.bare_s
     assert min(value for value in asdict(cost).values() if value is not None) >= 0.0

@@ -8,17 +8,13 @@ Run in the environment that ``python -m benchmarks.peers prepare --only modelopt
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from modelopt.torch.quantization.calib import (  # noqa: TID253  (this script is run where it is installed)
-    HistogramCalibrator,
-    MaxCalibrator,
-    histogram,
-)
 
 from tests.test_calibration.distributions import NAMES, draw
 
@@ -28,11 +24,15 @@ PARTS = 4
 """Batches of the second run, the widest last, so that the histogram grows."""
 
 
+def _calib() -> Any:
+    return import_module("modelopt.torch.quantization.calib")  # where it is installed, which is not here
+
+
 def find_ranges(name: str, parts: int) -> dict[str, Any]:
     """The ranges of every method, and the width and number of the histogram's bins."""
     batches = [torch.from_numpy(part) for part in np.array_split(draw(name), parts)]
     batches.sort(key=lambda batch: float(batch.abs().max()))
-    widest = MaxCalibrator(num_bits=8, axis=None, unsigned=False)
+    widest = _calib().MaxCalibrator(num_bits=8, axis=None, unsigned=False)
     for batch in batches:
         widest.collect(batch)
     found: dict[str, Any] = {"max": float(widest.compute_amax())}
@@ -54,6 +54,7 @@ def _arguments_in_their_places() -> Iterator[None]:
     It calls ``fake_tensor_quant(centers, amax, num_bits, unsigned)``, whose third parameter has become ``bias``: 8 is
     subtracted from every value, and what remains is rounded to zero bits.
     """
+    histogram = _calib().histogram
     shipped = histogram.fake_tensor_quant
     histogram.fake_tensor_quant = lambda x, amax, num_bits, unsigned: shipped(x, amax, None, num_bits, unsigned)
     try:
@@ -63,7 +64,7 @@ def _arguments_in_their_places() -> Iterator[None]:
 
 
 def _collect(batches: list[torch.Tensor]) -> Any:
-    calibrator = HistogramCalibrator(num_bits=8, axis=None, unsigned=False)
+    calibrator = _calib().HistogramCalibrator(num_bits=8, axis=None, unsigned=False)
     for batch in batches:
         calibrator.collect(batch)
     return calibrator

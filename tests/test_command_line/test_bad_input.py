@@ -160,7 +160,7 @@ SETTINGS = [
     (
         (*CALIBRATE, "--set", "calibration.sample=8"),
         "calibration settings: unknown key 'sample', did you mean 'samples'? "
-        "known: depths, method, percentile, samples, search_rows, split_outliers",
+        "known: depths, equalize, method, percentile, samples, search_rows, split_outliers",
     ),
     (
         (*CALIBRATE, "--method", "entropie"),

@@ -40,7 +40,7 @@ def test_a_chosen_method_has_the_ranges_it_finds_itself(
     before = list_tree(everything)
     done = call("calibrate", everything, "--method", method, "--out", tmp_path / "chosen", "--json")
     expected = ranges_of(calibrate(workspace, tmp_path / "alone", "--method", method))
-    assert (done.code, done.value["method"], done.value["ranges"]) == (0, method, 14)
+    assert (done.code, done.value["method"], done.value["ranges"]) == (0, method, 16)
     assert ranges_of(tmp_path / "chosen") == expected
     assert list_tree(everything) == before
 

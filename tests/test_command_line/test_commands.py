@@ -132,7 +132,7 @@ def test_export_takes_the_target_of_the_checkpoint(chain: Chain) -> None:
     out, done = chain
     assert (done["export"].code, done["export"].err) == (0, "")
     size = (out / "onnx" / "model.onnx").stat().st_size
-    expected = {"out": str(out / "onnx"), "target": "onnxruntime", "precision": "fp32", "bytes": size}
+    expected = {"out": str(out / "onnx"), "target": "onnxruntime", "precision": "fp32", "bytes": size, "overflow": None}
     assert done["export"].value == expected
 
 

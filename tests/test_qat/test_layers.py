@@ -142,7 +142,7 @@ def test_nothing_is_tied_otherwise(recipe: str, weights: WeightGranularity) -> N
 def test_partners_are_no_modules(family: FamilyName) -> None:
     plain, model = make_float(family), make_wrapped(family)
     assert set(dict(plain.named_parameters())) == set(dict(model.named_parameters()))
-    assert all(name.endswith(".amax") for name in set(model.state_dict()) - set(plain.state_dict()))
+    assert all(name.endswith((".amax", ".gain")) for name in set(model.state_dict()) - set(plain.state_dict()))
 
 
 @pytest.mark.parametrize("weights", ["per_tensor", "per_channel"])
