@@ -32,7 +32,7 @@ class CalibrationSettings(BaseModel):
     method: str = BEST
     percentile: float = Field(default=99.99, gt=50.0, le=100.0, strict=False)
     samples: int = Field(default=512, ge=1)
-    search_rows: int = Field(default=32, ge=1)
+    search_rows: int = Field(default=24, ge=1)
     depths: Literal["each", "merged"] = "each"
     equalize: bool = True
     split_outliers: bool = True
