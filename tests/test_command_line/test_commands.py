@@ -101,7 +101,7 @@ def test_calibrate_reads_the_rows_it_was_told_to(chain: Chain) -> None:
     assert (done["calibrate"].code, done["calibrate"].err) == (0, "")
     value = done["calibrate"].value
     assert (value["out"], value["rows"]) == (str(out / "calibrated"), 48)
-    assert value["ranges"] == 2 * 7
+    assert value["ranges"] == 2 * 8
     config = json.loads((out / "calibrated" / "config.json").read_text())["quantization_config"]
     assert (config["state"], config["target"], config["recipe"]["weights"]) == (
         "calibrated",
