@@ -155,4 +155,4 @@ def test_a_probe_is_the_same_from_one_process_or_two() -> None:
     assert list(whole.batches) == sorted(first.batches)
     assert len(whole.batches) <= 64
     assert len(whole.choose(10, batch_size=4)) == 3
-    assert CalibrationSettings().search_rows == 32
+    assert CalibrationSettings().search_rows == 24
