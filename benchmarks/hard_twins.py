@@ -55,7 +55,7 @@ def enlarge_channels(model: PreTrainedModel, channels: int, factor: float, seed:
     spread = ((width - channels + channels * factor**2) / width) ** 0.5
     with torch.no_grad():
         for tensor in find_family(model.config.model_type).stream_tensors(model):
-            for path in (*tensor.writers, *tensor.addends):
+            for path in tensor.written:
                 scale_outputs(model.get_submodule(path), vector)
             for path in tensor.readers:
                 scale_inputs(model.get_submodule(path), 1 / vector)

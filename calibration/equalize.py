@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from calibration.distributed import follow_first
 from calibration.observers import calibrated_quantizers, find_real, real_tokens
+from calibration.replay import name_answers
 from qat.families import find_family
 from qat.quantizer import FakeQuantizer, disable_quantizers
 from qat.residual_stream import StreamTensor, channel_axis, nearest_power, rescale_stream
@@ -82,10 +83,10 @@ def equalize_stream(model: PreTrainedModel, batches: Sequence[Batch]) -> Equaliz
     tensors = find_family(model.config.model_type).stream_tensors(model)
     with torch.no_grad():
         with disable_quantizers(model):
-            peaks = measure_peaks(model, tensors, batches)
-            reference = [model(**batch) for batch in batches]
-        read = {path for tensor in tensors for path in (*tensor.writers, *tensor.addends)}
-        if peaks.keys() != read or not all(bool(peak.isfinite().all()) for peak in peaks.values()):
+            peaks, reference = measure_peaks(model, tensors, batches)
+        if peaks.keys() != {path for tensor in tensors for path in tensor.written} or not all(
+            bool(peak.isfinite().all()) for peak in peaks.values()
+        ):
             return None
         best: tuple[bool, float | None] = (False, None)
         chosen = tried = [torch.ones_like(peaks[tensor.writers[0]]) for tensor in tensors]
@@ -141,8 +142,10 @@ def find_factor(tensor: StreamTensor, peaks: Peaks, addends: bool, limit: float)
     return nearest_power((excess / limit).clamp(min=1))
 
 
-def measure_peaks(model: nn.Module, tensors: Sequence[StreamTensor], batches: Sequence[Batch]) -> Peaks:
-    """The largest magnitude of each channel of what every writer and addend puts out, real tokens only."""
+def measure_peaks(
+    model: nn.Module, tensors: Sequence[StreamTensor], batches: Sequence[Batch]
+) -> tuple[Peaks, list[Mapping[str, Any]]]:
+    """The largest magnitude of each channel of what every writer and addend puts out, real tokens only; the answers."""
     peaks: dict[str, Tensor] = {}
     real: list[Tensor | None] = [None]
 
@@ -155,16 +158,17 @@ def measure_peaks(model: nn.Module, tensors: Sequence[StreamTensor], batches: Se
 
         return module.register_forward_hook(note)
 
-    paths = dict.fromkeys(path for tensor in tensors for path in (*tensor.writers, *tensor.addends))
+    paths = dict.fromkeys(path for tensor in tensors for path in tensor.written)
     hooks = [watch(path, model.get_submodule(path)) for path in paths]
+    answers = []
     try:
         for batch in batches:
             real[0] = find_real(batch.get("attention_mask"))
-            model(**batch)
+            answers.append(model(**batch))
     finally:
         for hook in hooks:
             hook.remove()
-    return peaks
+    return peaks, answers
 
 
 def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
@@ -174,10 +178,8 @@ def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float
     >>> round(divergence({"logits": torch.zeros(1, 2)}, {"logits": logits}), 4)
     0.3278
     """
-    names = [name for name, x in reference.items() if name.endswith("logits") and isinstance(x, Tensor)]
-    names = names or [next(name for name, x in reference.items() if isinstance(x, Tensor))]
     total = 0.0
-    for name in names:
+    for name in name_answers(reference):
         found, wanted = answer[name].float(), reference[name].float()
         if name.endswith("logits") and wanted.shape[-1] > 1:
             logs, shares = found.log_softmax(dim=-1), wanted.log_softmax(dim=-1)

@@ -79,10 +79,21 @@ def project(output: Mapping[str, Any], mask: Tensor | None, generator: torch.Gen
         mask: where an output has one entry a token, padding does not count.
         generator: of the signs.
     """
-    logits = [x for name, x in output.items() if name.endswith("logits") and isinstance(x, Tensor)]
-    fields = logits or [next(x for x in output.values() if isinstance(x, Tensor))]
+    names = name_answers(output)
     for _ in range(_PROJECTIONS):
-        yield torch.stack([_project_one(x, mask, generator, spread=bool(logits)) for x in fields]).sum()
+        yield torch.stack(
+            [_project_one(output[name], mask, generator, spread=name.endswith("logits")) for name in names]
+        ).sum()
+
+
+def name_answers(output: Mapping[str, Any]) -> list[str]:
+    """The fields of a model's output that are its answers: those that end with ``logits``, or the first tensor.
+
+    >>> name_answers({"loss": 0.0, "start_logits": torch.zeros(1), "end_logits": torch.zeros(1)})
+    ['start_logits', 'end_logits']
+    """
+    tensors = [name for name, x in output.items() if isinstance(x, Tensor)]
+    return [name for name in tensors if name.endswith("logits")] or tensors[:1]
 
 
 def _project_one(x: Tensor, mask: Tensor | None, generator: torch.Generator, *, spread: bool) -> Tensor:

@@ -32,6 +32,11 @@ class StreamTensor:
     addends: tuple[str, ...]
     gains: tuple[str, ...]
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Everything whose output is in the tensor's units: what writes it, and what is added to it."""
+        return (*self.writers, *self.addends)
+
 
 class Gain(nn.Module):
     """A module that turns its input, or what it ends with, back from the stream's units; ``gain`` is ``(hidden,)``."""
@@ -67,7 +72,7 @@ def rescale_stream(model: nn.Module, tensor: StreamTensor, factor: Tensor) -> No
         factor: ``(hidden,)``; powers of two change no bit of what the model computes.
     """
     with torch.no_grad():
-        for path in (*tensor.writers, *tensor.addends):
+        for path in tensor.written:
             scale_outputs(model.get_submodule(path), 1 / factor)
         for path in tensor.readers:
             scale_inputs(model.get_submodule(path), factor)

@@ -102,10 +102,8 @@ def _describe(product: Product, runs: Mapping[str, str], others: Mapping[str, st
 
 
 def _explain(product: Product, operation: str, *, static: bool) -> str:
-    if not product.planned:
-        return product.unplanned_reason
     if not product.complete:
-        return f"one operand only is quantized: {product.float_operands} stays float"
+        return product.incomplete_reason
     for operand in product.operands:
         pair = operand.dequantizer
         if pair is not None and pair.scale_type != "FLOAT":

@@ -119,10 +119,8 @@ def _describe(product: Product, node: RuntimeNode | None) -> RuntimeRow:
 
 
 def _explain(product: Product, operation: str) -> str:
-    if not product.planned:
-        return product.unplanned_reason
     if not product.complete:
-        return f"one operand only is quantized: {product.float_operands} stays float"
+        return product.incomplete_reason
     for operand in product.operands:
         pair = operand.dequantizer
         if pair is not None and pair.integer_type == "UINT8" and product.weight_elements is None:

@@ -71,6 +71,13 @@ class Product:
         return all(operand.quantized for operand in self.operands)
 
     @property
+    def incomplete_reason(self) -> str:
+        """Why a runtime cannot compute it in INT8 whatever it fuses, where an operand is float."""
+        if not self.planned:
+            return self.unplanned_reason
+        return f"one operand only is quantized: {self.float_operands} stays float"
+
+    @property
     def weight_elements(self) -> int | None:
         """The size of its weight, ``None`` for a product of two activations."""
         return next((o.weight_elements for o in self.operands if o.weight_elements is not None), None)

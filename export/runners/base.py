@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[np.generic]]
 
 
+class AlwaysOpen:
+    """What a runner inherits that holds nothing to open or close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
 class Runner(Protocol):
     """A loaded model: opened by ``with``, fed named arrays, answering named arrays.
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import onnxruntime as ort
@@ -17,11 +15,11 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as UnknownOperator
 
-from export.runners.base import Arrays
+from export.runners.base import AlwaysOpen, Arrays
 from qat.errors import CheckpointError
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(AlwaysOpen):
     """Runs an ONNX file; open it with ``with``.
 
     Args:
@@ -50,14 +48,6 @@ class OnnxRuntimeRunner:
             value.name: tuple(value.shape) for value in self._session.get_inputs()
         }
         self._outputs = [value.name for value in self._session.get_outputs()]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """The graph's outputs by name."""

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.graph_file import read_graph
 from export.openvino_model import Goal, Rest, compile_graph, explain_refusal, read_rest
-from export.runners.base import Arrays
+from export.runners.base import AlwaysOpen, Arrays
 from qat.errors import CheckpointError
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(AlwaysOpen):
     """Runs an ONNX file, or one of OpenVINO's own; open it with ``with``.
 
     Several threads may call it, one at a time runs.
@@ -55,14 +54,6 @@ class OpenVinoRunner:
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._request = compiled.create_infer_request()
         self._turn = Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """The graph's outputs by name."""

@@ -6,33 +6,13 @@ softmax and context are one; shifted to UINT8 with zero point 128 the attention 
 packed projection instead of q, k and v loses their fused quantizers (6 % slower).
 """
 
-from export.passes.bound_mask import BoundMask
-from export.passes.constant_shapes import ConstantShapes
-from export.passes.fold_weights import FoldWeights
-from export.passes.grouped_matmul import GroupedMatMul
-from export.passes.keep_read_tokens import KeepReadTokens
-from export.passes.pointwise_matmul import PointwiseMatMul
-from export.passes.span_convolution import SpanConvolution
-from export.passes.split_groups import SplitGroups
-from export.passes.tokens_first import TokensFirst
 from export.targets.base import Target, register_target
+from export.targets.onnxruntime import shared_passes
 
 OPENVINO = register_target(
     Target(
         name="openvino",
-        passes={
-            "fp32": lambda: (
-                FoldWeights(),
-                SplitGroups(),
-                SpanConvolution(),
-                PointwiseMatMul(),
-                GroupedMatMul(),
-                TokensFirst(),
-                BoundMask(),
-                ConstantShapes(),
-                KeepReadTokens(),
-            )
-        },
+        passes={"fp32": shared_passes},
         weights={"fp32": ("per_channel", "per_tensor")},
         default_precision="fp32",
     )

@@ -32,7 +32,7 @@ def test_the_chosen_channels_of_every_stream_tensor_stand_out(make: Callable[[],
     chosen = enlarge_channels(model, 2, FACTOR, seed=0)
     assert len(set(chosen)) == 2
     with torch.no_grad():
-        peaks = measure_peaks(model, tensors, batches())
+        peaks, _ = measure_peaks(model, tensors, batches())
     for tensor in tensors:
         for path in tensor.writers:
             peak = peaks[path]
