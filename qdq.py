@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from export.exported import export
     from export.lint import lint
     from export.runners.load import load_runner
-    from qat.finetune import QATTrainer, finetune
+    from qat.finetune import finetune
     from qat.huggingface import QDQConfig, unwrap, wrap
     from qat.recipe import Recipe
+    from qat.trainer import QATTrainer
 
 __all__ = [
     "QATTrainer",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "QATTrainer": "qat.finetune",
+    "QATTrainer": "qat.trainer",
     "QDQConfig": "qat.huggingface",
     "Recipe": "qat.recipe",
     "audit": "export.engine",

@@ -27,7 +27,7 @@ from calibration.calibrate import evaluating, observe_batches
 from calibration.candidates import find_candidates
 from calibration.observers import RangeObserver
 from calibration.settings import ALL, CalibrationSettings
-from qat.batches import iterate_batches
+from qat.batches import drop_targets, iterate_batches
 from qat.checkpoint import load_checkpoint
 from qat.console import print_json, print_table
 from qat.huggingface import wrap
@@ -140,7 +140,7 @@ def read_batches(checkpoint: Path, data: Path, texts: int, batch_size: int) -> l
     encoded = task.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config, require_labels=False)
     pad = int(loaded.tokenizer.pad_token_id or 0)
     found = [
-        {name: value for name, value in batch.to_tensors().items() if name != "labels"}
+        drop_targets(batch.to_tensors())
         for batch in iterate_batches(encoded, batch_size=batch_size, pad_token_id=pad, order="length")
     ]
     random.Random(0).shuffle(found)

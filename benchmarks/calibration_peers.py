@@ -12,7 +12,7 @@ from calibration.settings import BEST
 from qat.errors import BuildError
 
 _PLACEMENT = "linear"
-_BEST_PLACEMENTS = ("linear/channel", "tensorrt/channel", "tensorrt/tensor")
+_BEST_PLACEMENTS = ("linear/channel", "tensorrt/channel", "tensorrt/tensor", "default/channel", "default/tensor")
 _NNCF_ROWS = {"transformer", "linear"}
 
 

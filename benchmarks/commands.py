@@ -17,7 +17,7 @@ from export.commands import read_build_settings
 from qat.console import print_json, print_table, say, show_progress, show_stages
 from qat.data import parse_columns
 from qat.errors import DataError
-from qat.finetune import FinetuneSettings
+from qat.finetune_settings import FinetuneSettings
 from qat.options import (
     BatchSizeOption,
     CheckpointArgument,
@@ -65,11 +65,11 @@ def evaluate_command(
             ),
             progress=advance,
         )
-    print_table(str(artefact), ("metric", "value", "rows"), [(found.metric, found.value, found.n)])
+    rows = [(name, value, found.n) for name, value in found.metrics.items()]
+    print_table(str(artefact), ("metric", "value", "rows"), rows)
     if as_json:
-        print_json(
-            {"artefact": str(artefact), "task": found.task, "metric": found.metric, "value": found.value, "n": found.n}
-        )
+        headline = {"task": found.task, "metric": found.metric, "value": found.value, "n": found.n}
+        print_json({"artefact": str(artefact), **headline, "metrics": dict(found.metrics)})
 
 
 def benchmark_command(

@@ -9,10 +9,17 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.latency import LatencyRow, measure_latency
 from benchmarks.sample import VALIDATION
 from benchmarks.workload import Workload
-from export.runners.load import open_artefact
+from export.runners.base import Runner
+from export.runners.load import Artefact, open_artefact
+from export.runners.padded_runner import pad_to_shape
+from qat.data import Rows
 from qat.errors import RecipeError
 from qat.scoring import Accuracy, Progress
 from qat.tasks import find_task
+
+_TEXTS = 1024
+_CHOICES = 4
+"""What multiple choice usually has; a checkpoint takes any number, an exported graph its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +70,12 @@ def evaluate(
         config=opened.config,
         max_length=opened.max_length if reading.max_length is None else reading.max_length,
     )
+    pad = int(opened.tokenizer.pad_token_id or 0)
     return measure_accuracy(
-        opened.runner,
+        pad_to_shape(opened.runner, Path(artefact), pad_token_id=pad),
         encoded,
         opened.task,
-        pad_token_id=int(opened.tokenizer.pad_token_id or 0),
+        pad_token_id=pad,
         batch_size=reading.batch_size,
         progress=progress,
     )
@@ -102,14 +110,31 @@ def benchmark(
         takes = getattr(each.config, "max_position_embeddings", longest)
         if longest > takes:
             raise RecipeError(f"{artefact} takes {takes} tokens, {longest} asked for: use --shapes with shorter ones")
-    first = opened[0]
-    reader = find_task("text-classification") if data == VALIDATION else first.task
-    columns = {} if data == VALIDATION else first.columns
-    rows = reader.load(data, columns=columns, limit=1024, require_labels=False)
-    texts = [str(row[reader.columns.required[0]]) for row in rows]
-    tokens = first.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
-    pad = int(first.tokenizer.pad_token_id or 0)
+    tokens = _read_tokens(opened[0], data)
+    pad = int(opened[0].tokenizer.pad_token_id or 0)
     with ExitStack() as stack:
         runners = [stack.enter_context(each.runner) for each in opened]
-        workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes]
+        choices = _count_choices(runners)
+        workloads = [Workload(batch, sequence, pad_id=pad, choices=choices) for batch, sequence in shapes]
         return measure_latency(runners, workloads, tokens, seconds=seconds, progress=progress)
+
+
+def _read_tokens(artefact: Artefact, data: Path | str) -> list[list[int]]:
+    """Real texts as token ids, without the labels, which need not be the artefact's."""
+    task, columns = artefact.task, artefact.columns
+    if data == VALIDATION:
+        rows = find_task("text-classification").load(data, columns={}, limit=_TEXTS, require_labels=False)
+        tokens: list[list[int]] = artefact.tokenizer([str(row["text"]) for row in rows], truncation=True)["input_ids"]
+        return tokens
+    rows = task.load(data, columns=columns, limit=_TEXTS, require_labels=False)
+    bare = [{name: value for name, value in row.items() if name not in task.columns.label} for row in rows]
+    encoded = task.encode(
+        Rows(bare, rows.source), tokenizer=artefact.tokenizer, config=artefact.config, require_labels=False
+    )
+    return encoded.sequences
+
+
+def _count_choices(runners: Sequence[Runner]) -> int | None:
+    """The choices of an example: the number a graph was exported for, else the usual one, None for a plain batch."""
+    between = [axis for runner in runners for axes in runner.inputs.values() for axis in axes[1:-1]]
+    return next((axis for axis in between if isinstance(axis, int)), _CHOICES) if between else None

@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from benchmarks.accuracy import share_same_argmax
 from benchmarks.latency import measure_latency
 from benchmarks.workload import Workload
 from calibration.evidence import Evidence
@@ -31,22 +30,27 @@ from qat.tasks.base import Encoded
 BuildProgress = Callable[[str, float], None]
 
 
-def describe_accuracy(fp32: Accuracy, ptq: Accuracy, qat: Accuracy, onnx: Accuracy, exact: Accuracy) -> dict[str, Any]:
-    """The ladder of one metric on the same rows, and the shares of rows that torch and the graph label alike.
+def describe_accuracy(
+    stages: Mapping[str, Accuracy], exact: Accuracy, share_agreeing: Callable[[Accuracy, Accuracy], float]
+) -> dict[str, Any]:
+    """The ladder of the headline on the same rows, all metrics, and the shares that torch and the graph answer alike.
+
+    Args:
+        stages: ``fp32``, ``ptq``, ``qat`` and ``onnx``.
+        exact: the graph with its rest in FP32.
+        share_agreeing: the share of answers that are the same in both.
 
     ``agreement`` is of the graph with its rest in FP32 (``exact``): the export itself. ``agreement_exported`` is of the
     graph as exported: an FP16 rest moves some values across a rounding tie, and INT8 spreads each such flip through the
     layers, so two correct engines then differ about as much as INT8 differs from float.
     """
     return {
-        "metric": fp32.metric,
-        "n": fp32.n,
-        "fp32": fp32.value,
-        "ptq": ptq.value,
-        "qat": qat.value,
-        "onnx": onnx.value,
-        "agreement": share_same_argmax(qat, exact),
-        "agreement_exported": share_same_argmax(qat, onnx),
+        "metric": stages["fp32"].metric,
+        "n": stages["fp32"].n,
+        **{stage: found.value for stage, found in stages.items()},
+        "metrics": {stage: dict(found.metrics) for stage, found in stages.items()},
+        "agreement": share_agreeing(stages["qat"], exact),
+        "agreement_exported": share_agreeing(stages["qat"], stages["onnx"]),
     }
 
 
@@ -128,9 +132,11 @@ def compare_latency(
     """
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     longest = int(checkpoint.model.config.max_position_embeddings)
-    texts = [list(feature["input_ids"]) for feature in rows.features if isinstance(feature["input_ids"], list)]
-    workloads = [Workload(batch, sequence, pad_id=pad) for batch, sequence in shapes if sequence <= longest]
-    return [asdict(row) for row in measure_latency(runners, workloads, texts, seconds=seconds)]
+    choices = next((size for size in rows.axes if isinstance(size, int)), None)
+    workloads = [
+        Workload(batch, sequence, pad_id=pad, choices=choices) for batch, sequence in shapes if sequence <= longest
+    ]
+    return [asdict(row) for row in measure_latency(runners, workloads, rows.sequences, seconds=seconds)]
 
 
 def describe_ranges(rows: Sequence[RangeRow], evidence: Evidence) -> list[dict[str, Any]]:

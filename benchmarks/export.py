@@ -9,19 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import torch
 import typer
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from benchmarks.environment import describe_environment
 from benchmarks.memory import peak_megabytes
+from benchmarks.placeholder_ranges import fill_ranges
 from export.exported import ExportedModel, export
 from export.settings import ExportSettings
 from qat.console import print_json, print_table
-from qat.huggingface import quantization_config, wrap
-from qat.quantizer import named_quantizers
-
-_AMAX = 4.0
+from qat.huggingface import wrap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +52,7 @@ def make_bert(layers: int, hidden: int) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     model.train(False)
     wrap(model, target="rtx")
-    for _, quantizer in named_quantizers(model):
-        if quantizer.spec.range_source == "calibrated":
-            quantizer.set_range(torch.full_like(quantizer.amax, _AMAX))
-    quantization_config(model).state = "calibrated"
+    fill_ranges(model)
     return model
 
 

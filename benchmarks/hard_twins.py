@@ -6,41 +6,27 @@ others, as in large pretrained encoders (Bondarenko et al. 2021, arXiv 2109.1294
 stream take the factor back, the normalizations cannot, so the twin is trained until it answers as the original does.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import count, islice
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor, nn
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel
 
-from qat.batches import iterate_batches
-from qat.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from qat.console import print_json, say, show_stages
-from qat.distill import distillation_loss
+from qat.checkpoint import load_checkpoint, save_checkpoint
+from qat.commands import encode_rows
+from qat.console import print_json, say, show_progress
 from qat.families import find_family
+from qat.finetune import TrainingPlan, train_rows
+from qat.finetune_settings import FinetuneSettings
 from qat.residual_stream import scale_inputs, scale_outputs
 from qat.scoring import infer_with, score_rows
 from qat.tasks import find_task
-from qat.tasks.base import Encoded
+from qat.tasks.record import TaskRecord
 
-_TEMPERATURE = 2.0
-_LABELS_SHARE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hardening:
-    """What is done to the original: how many channels, how much larger, and the training that heals it."""
-
-    factor: float
-    steps: int
-    channels: int = 3
-    learning_rate: float = 1e-4
-    batch_size: int = 32
-    seed: int = 0
+_CHANNELS = 3
+_TRAINING = FinetuneSettings(learning_rate=1e-4, weight_decay=0.0, dropout=0.1, distillation=0.9, held_out=0)
 
 
 def enlarge_channels(model: PreTrainedModel, channels: int, factor: float, seed: int) -> list[int]:
@@ -72,40 +58,6 @@ def _make_up(model: PreTrainedModel, module: nn.Module, vector: Tensor, spread: 
         scale_inputs(model.base_model.get_submodule("pooler"), 1 / vector)
 
 
-def train_back(
-    twin: PreTrainedModel, original: PreTrainedModel, rows: Encoded, hardening: Hardening, pad_token_id: int
-) -> Iterator[float]:
-    """Trains ``twin`` in place to answer as ``original`` does, a step and its loss at a time."""
-    optimizer = torch.optim.AdamW(twin.parameters(), lr=hardening.learning_rate, weight_decay=0.0)
-    schedule = get_cosine_schedule_with_warmup(optimizer, hardening.steps // 20, hardening.steps)
-    original.eval()
-    batches = (
-        batch.to_tensors()
-        for epoch in count(hardening.seed)
-        for batch in iterate_batches(
-            rows, batch_size=hardening.batch_size, pad_token_id=pad_token_id, order="shuffled", seed=epoch
-        )
-    )
-    for batch in islice(batches, hardening.steps):
-        answer = twin(**batch)
-        with torch.no_grad():
-            wanted = original(**{name: x for name, x in batch.items() if name != "labels"}).logits
-        pull = distillation_loss(answer.logits, wanted, _TEMPERATURE)
-        loss = _LABELS_SHARE * answer.loss + (1 - _LABELS_SHARE) * pull
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        yield float(loss.detach())
-
-
-def _read_rows(checkpoint: Checkpoint, path: Path) -> Encoded:
-    task = find_task("text-classification")
-    rows = task.load(path, columns={}, limit=None, require_labels=True)
-    return task.encode(rows, tokenizer=checkpoint.tokenizer, config=checkpoint.model.config, require_labels=True)
-
-
 def hard_twin_command(
     checkpoint: Annotated[Path, typer.Argument(help="Float checkpoint folder, fine-tuned on text classification.")],
     data: Annotated[Path, typer.Option(help="Labelled rows to train on.")],
@@ -118,25 +70,24 @@ def hard_twin_command(
 
     Example: python -m benchmarks.hard_twins my-albert --data train.jsonl --eval dev.jsonl --out my-albert-hard
     """
-    hardening = Hardening(factor=factor, steps=steps)
+    settings = _TRAINING.model_copy(update={"max_steps": steps})
     task = find_task("text-classification")
     original, twin = (load_checkpoint(checkpoint, task) for _ in range(2))
-    train, scored = _read_rows(twin, data), _read_rows(twin, evaluation)
+    train, scored = (encode_rows(twin, task, TaskRecord(name=task.name), path) for path in (data, evaluation))
     pad = int(twin.tokenizer.pad_token_id or 0)
 
     def score(model: PreTrainedModel) -> float:
         return score_rows(infer_with(model), scored, task, pad_token_id=pad).value
 
-    found: dict[str, object] = {"original": score(original.model)}
-    found["enlarged"] = enlarge_channels(twin.model, hardening.channels, factor, hardening.seed)
-    with show_stages() as advance:
-        for done, _ in enumerate(train_back(twin.model, original.model, train, hardening, pad), start=1):
-            advance("train back", done, steps)
-    found["twin"] = score(twin.model)
-    inputs = {"checkpoint": checkpoint, "data": data}
-    save_checkpoint(twin, out, stage="harden", inputs=inputs, facts={**asdict(hardening), **found})
-    say(f"{out}: {found}")
-    print_json({"out": str(out), **asdict(hardening), **found})
+    facts: dict[str, object] = {"factor": factor, "channels": _CHANNELS, "original": score(original.model)}
+    facts["enlarged"] = enlarge_channels(twin.model, _CHANNELS, factor, settings.seed)
+    plan = TrainingPlan(settings=settings, pad_token_id=pad, teacher=original.model, quantized=False)
+    with show_progress("train back") as advance:
+        train_rows(twin.model, train, plan, progress=lambda step, steps, loss: advance(step, steps))
+    facts |= {"steps": steps, "twin": score(twin.model), "finetune": settings.model_dump()}
+    save_checkpoint(twin, out, stage="harden", inputs={"checkpoint": checkpoint, "data": data}, facts=facts)
+    say(f"{out}: accuracy {facts['twin']} after {facts['original']}, channels {facts['enlarged']} enlarged")
+    print_json({"out": str(out), **facts})
 
 
 if __name__ == "__main__":

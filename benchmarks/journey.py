@@ -7,38 +7,41 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx_ir as ir
 
-from benchmarks.accuracy import measure_accuracy
+from benchmarks.accuracy import measure_accuracy, share_agreeing
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
+from benchmarks.qat_cells import open_exact
 from benchmarks.report import write_report
 from calibration.equalize import describe_equalization
+from calibration.quantize import Quantized
 from calibration.settings import CalibrationSettings
-from calibration.stage import CalibratedCheckpoint, CalibrationStage, calibrate_checkpoint
+from calibration.stage import CalibrationStage, calibrate_checkpoint
 from export.convolutions import read_convolutions
 from export.engine import BuildSettings
 from export.exported import (
     ExportedModel,
     Lowering,
-    lower_graph,
     require_exportable,
     trace_model,
     write_exported,
 )
 from export.runners.base import Runner
 from export.runners.load import load_runner
-from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
-from export.targets import Target, find_target
+from export.targets import find_target
 from qat.artefacts import require_writable
-from qat.checkpoint import Checkpoint, load_checkpoint, require_float, save_checkpoint
+from qat.checkpoint import Checkpoint, load_checkpoint, require_float
+from qat.commands import encode_rows
 from qat.errors import ExportError
-from qat.finetune import FinetuneSettings, finetune
+from qat.finetune_settings import FinetuneSettings
+from qat.finetune_stage import FinetuneStage, finetune_checkpoint
 from qat.huggingface import quantization_config
 from qat.recipe import Recipe
 from qat.scoring import Accuracy
@@ -123,23 +126,23 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)
     journey.building.spec_for("rtx", longest=checkpoint.model.config.max_position_embeddings)
-    training, evaluation = (_encode(journey, task, checkpoint, path) for path in (journey.data, journey.evaluation))
+    training, evaluation = _read_rows(journey, task, checkpoint)
     require_writable(journey.out / "report.json")
     score = _scorer(journey, task, checkpoint, evaluation, clock)
-
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
-    fp32 = score("score FP32", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+    stages = {"fp32": score("score FP32", _run_torch(task, checkpoint, evaluation))}
     with TemporaryDirectory() as folder:
         calibrated = _calibrate(journey, task, checkpoint, training, clock)
-        ptq = score("score calibrated", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+        stages["ptq"] = score("score calibrated", _run_torch(task, checkpoint, evaluation))
         _finetune(journey, task, checkpoint, training, clock)
-        qat = score("score fine-tuned", TorchRunner(checkpoint.model, inputs=_inputs(evaluation)))
+        stages["qat"] = score("score fine-tuned", _run_torch(task, checkpoint, evaluation))
         require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
         with clock.stage("export"):
             graph = trace_model(checkpoint.model)
             exported, twin = _export(journey, checkpoint, graph, Lowering(target, precision), Path(folder))
-        onnx = score("score ONNX", load_runner(exported.folder, optimized=False))
-        exact = onnx if precision == "fp32" else score("score ONNX in FP32", _exact_runner(graph, target, Path(folder)))
+        stages["onnx"] = onnx = score("score ONNX", load_runner(exported.folder, optimized=False))
+        exact_runner = open_exact(graph, target.name, Path(folder))
+        exact = onnx if precision == "fp32" else score("score ONNX in FP32", exact_runner)
         with clock.stage("build") as move:
             built = journey.out / "model.engine"
             engine = describe_engine(
@@ -155,7 +158,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         )
     report = {
         **_identity(journey, checkpoint, precision),
-        "accuracy": describe_accuracy(fp32, ptq, qat, onnx, exact),
+        "accuracy": describe_accuracy(stages, exact, partial(share_agreeing, task, evaluation)),
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
@@ -193,21 +196,16 @@ def _export(
     return exported, write_exported(graph, checkpoint.model, folder / "float", lowering=float_twin, tokenizer=None)
 
 
-def _exact_runner(graph: ir.Model, target: Target, folder: Path) -> OnnxRuntimeRunner:
-    path = folder / "exact.onnx"
-    ir.save(lower_graph(graph, Lowering(target, "fp32")), path)
-    return OnnxRuntimeRunner(path, optimized=False)
+def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[Encoded, Encoded]:
+    record = TaskRecord(name=task.name, columns=dict(journey.columns), max_length=journey.max_length)
+    paths = (journey.data, journey.evaluation)
+    training, evaluation = (encode_rows(checkpoint, task, record, path, journey.limit) for path in paths)
+    return training, evaluation
 
 
-def _encode(journey: Journey, task: Task, checkpoint: Checkpoint, path: Path) -> Encoded:
-    rows = task.load(path, columns=journey.columns, limit=journey.limit)
-    return task.encode(
-        rows, tokenizer=checkpoint.tokenizer, config=checkpoint.model.config, max_length=journey.max_length
-    )
-
-
-def _inputs(rows: Encoded) -> tuple[str, ...]:
-    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in rows[0])
+def _run_torch(task: Task, checkpoint: Checkpoint, rows: Encoded) -> TorchRunner:
+    record = TaskRecord.of(task, {}, None, rows)
+    return TorchRunner(checkpoint.model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
 
 
 def _scorer(
@@ -227,9 +225,7 @@ def _scorer(
     return score
 
 
-def _calibrate(
-    journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
-) -> CalibratedCheckpoint:
+def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> Quantized:
     stage = CalibrationStage(
         recipe=journey.recipe,
         target=journey.target,
@@ -249,19 +245,13 @@ def _calibrate(
 
 
 def _finetune(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:
+    stage = FinetuneStage(settings=journey.finetuning, teacher=load_checkpoint(journey.checkpoint, task).model)
     with clock.stage("fine-tune") as advance:
-        done = finetune(
-            checkpoint.model,
-            rows,
-            tokenizer=checkpoint.tokenizer,
-            teacher=load_checkpoint(journey.checkpoint, task).model,
-            settings=journey.finetuning,
-            progress=lambda step, steps, loss: advance(step, steps),
-        )
-        save_checkpoint(
+        finetune_checkpoint(
             checkpoint,
-            journey.out / "finetuned",
-            stage="finetune",
+            rows,
+            stage,
+            out=journey.out / "finetuned",
             inputs={"checkpoint": journey.out / "calibrated", "data": journey.data},
-            facts={"finetune": done.settings.model_dump(), "first_loss": done.first_loss, "last_loss": done.last_loss},
+            progress=lambda step, steps, loss: advance(step, steps),
         )

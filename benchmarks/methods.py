@@ -10,23 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from transformers import PreTrainedModel
 
 from benchmarks.environment import describe_environment
 from benchmarks.peers.score import Correct, difference, judge_rows, pack_rows
-from calibration.calibrate import Calibration, calibrate
+from calibration.calibrate import Calibration
 from calibration.candidates import merge_depths, set_ranges
+from calibration.quantize import quantize_model
 from calibration.settings import ALL, BEST, CalibrationSettings
 from qat.artefacts import require_writable, write_json
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, load_checkpoint
 from qat.console import print_json, say, show_stages
 from qat.errors import RecipeError, suggest
-from qat.huggingface import wrap
 from qat.recipe import Recipe, WeightGranularity
 from qat.scoring import infer_with, score_rows
-from qat.split import split_outlier_neurons
 from qat.tasks import find_task
 from qat.tasks.base import Encoded, Task
 
@@ -71,12 +71,11 @@ class Judge:
     def __init__(self, checkpoint: Checkpoint, task: Task, rows: Encoded) -> None:
         self._task, self._rows = task, rows
         self._pad = int(checkpoint.tokenizer.pad_token_id or 0)
-        batches = iterate_batches(rows, batch_size=len(rows), pad_token_id=self._pad)
-        self._labels = next(batches).targets["labels"]
+        self._labels = rows.read("labels").astype(np.int64)
         self._float = self._answer(checkpoint.model)
 
     def _answer(self, model: PreTrainedModel) -> tuple[Correct, Correct]:
-        logits = score_rows(infer_with(model), self._rows, self._task, pad_token_id=self._pad).logits
+        logits = score_rows(infer_with(model), self._rows, self._task, pad_token_id=self._pad).outputs["logits"]
         return judge_rows(logits, self._labels), logits.argmax(axis=-1)
 
     def score(self, model: PreTrainedModel, placement: str, method: str) -> MethodRow:
@@ -115,13 +114,16 @@ def _calibrate(
 ) -> tuple[PreTrainedModel, Calibration]:
     recipe, weights = PLACEMENTS[placement]
     loaded = load_checkpoint(checkpoint, find_task(_TASK))
-    if weights == "per_tensor":
-        split_outlier_neurons(loaded.model)
-    wrap(loaded.model, Recipe.load(recipe).model_copy(update={"weights": weights}), target=_TARGETS[weights])
     pad = int(loaded.tokenizer.pad_token_id or 0)
     batches = iterate_batches(data, batch_size=_BATCH, pad_token_id=pad, order="length")
-    found = calibrate(loaded.model, (batch.to_tensors() for batch in batches), settings=settings)
-    return loaded.model, found
+    done = quantize_model(
+        loaded.model,
+        (batch.to_tensors() for batch in batches),
+        Recipe.load(recipe).model_copy(update={"weights": weights}),
+        target=_TARGETS[weights],
+        settings=settings,
+    )
+    return loaded.model, done.calibration
 
 
 def draw_rows(rows: Sequence[MethodRow]) -> str:

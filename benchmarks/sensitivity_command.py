@@ -67,9 +67,9 @@ def sensitivity_command(
     if front is not None:
         with show_progress("placements") as advance:
             placements = measure_placements(loaded.model, report, score, plans, points=front, progress=advance)
-    _print_report(report, choice, prices, found.metric_name, len(encoded))
+    _print_report(report, choice, prices, len(encoded))
     if front is not None:
-        _print_front(placements, found.metric_name)
+        _print_front(placements, report.metric_name)
     if choice is not None and recipe_out is not None:
         with atomic_file(recipe_out) as staging:
             staging.write_text(choice.recipe.to_toml(), encoding="utf-8")
@@ -101,8 +101,9 @@ def parse_share(text: str) -> float:
 
 
 def _print_report(
-    report: SensitivityReport, choice: FloatChoice | None, prices: Mapping[str, PlanCost], metric: str, rows: int
+    report: SensitivityReport, choice: FloatChoice | None, prices: Mapping[str, PlanCost], rows: int
 ) -> None:
+    metric = report.metric_name
     title = f"{metric} on {rows} rows: float {report.float_metric:.4f}, quantized {report.quantized_metric:.4f}"
     share = [row.harm / report.quantized_error if report.quantized_error else 0.0 for row in report.rows]
     print_table(

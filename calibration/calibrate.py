@@ -13,18 +13,19 @@ from calibration.candidates import Candidates, Ranges, find_candidates, merge_de
 from calibration.distributed import is_mine, merge_observers, raise_together
 from calibration.equalize import Equalization, equalize_stream
 from calibration.evidence import Evidence, examine
-from calibration.observers import RangeObserver, calibrated_quantizers
+from calibration.observers import RangeObserver
 from calibration.probe import Probe
 from calibration.range_rows import RangeRow, list_ranges
 from calibration.ranges import require_method
 from calibration.search import search_ranges
 from calibration.settings import BEST, CalibrationSettings
+from qat.batches import drop_targets
 from qat.chunking import whole_feed_forward
 from qat.errors import DataError, QDQError
 from qat.fake_quant import scale_from_amax
 from qat.huggingface import mark_calibrated, quantization_config
 from qat.layers import refresh_weight_ranges
-from qat.quantizer import FakeQuantizer, disable_quantizers
+from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 
 _SEARCH_BATCH = 8
 """Few rows a batch, of like length: padding would cost as much as they do."""
@@ -75,9 +76,9 @@ def calibrate(
 
     Args:
         model: a wrapped model; it runs in float while it is watched.
-        batches: keyword arguments of ``model.forward``; ``labels`` are left out. Where several processes calibrate
-            together, each is given all of them and runs its share. Padding, where ``attention_mask`` is
-            0, enters no range.
+        batches: keyword arguments of ``model.forward``; labels and positions to find are left out. Where several
+            processes calibrate together, each is given all of them and runs its share. Padding, where
+            ``attention_mask`` is 0, enters no range.
         settings: the method and its parameters.
         progress: called after each batch with its number, counted from 1.
 
@@ -146,16 +147,11 @@ def _equalize_first(model: PreTrainedModel, batches: Iterable[Batch]) -> tuple[E
     first = list(islice(iterator, _FIRST))
     probe = Probe()
     for number, batch in enumerate(first, start=1):
-        probe.add(drop_labels(batch), number)
+        probe.add(drop_targets(batch), number)
     rows = probe.choose(_EQUALIZE_ROWS, batch_size=_SEARCH_BATCH)
     with evaluating(model), whole_feed_forward(model):
         done = equalize_stream(model, rows) if rows else None
     return done, chain(first, iterator)
-
-
-def drop_labels(batch: Batch) -> Batch:
-    """What the model is given of a batch."""
-    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def observe_batches(
@@ -191,7 +187,7 @@ def _run_share(
         for number, batch in enumerate(batches, start=1):
             if not is_mine(number):
                 continue
-            inputs = drop_labels(batch)
+            inputs = drop_targets(batch)
             observer.begin(inputs, number)
             model(**inputs)
             observer.finish(number)

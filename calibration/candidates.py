@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from calibration.histogram import Histogram
-from calibration.observers import calibrated_quantizers
 from calibration.ranges import METHODS, find_range
 from calibration.settings import ALL, CalibrationSettings
 from qat.errors import CheckpointError, RecipeError, suggest
+from qat.quantizer import calibrated_quantizers
 
 FILE = "candidates.json"
 Ranges = Mapping[str, Sequence[float]]

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from calibration.calibrate import Calibration
-from calibration.distributed import process_group
 from calibration.ranges import METHODS, require_method
 from calibration.settings import ALL, BEST, CalibrationSettings
 from calibration.stage import CalibrationStage, calibrate_checkpoint, choose_method
@@ -15,6 +14,7 @@ from qat.artefacts import require_writable
 from qat.checkpoint import load_checkpoint, read_config
 from qat.commands import load_quantized
 from qat.console import print_json, print_table, say, show_progress
+from qat.cpu import saturates_int8
 from qat.data import parse_columns
 from qat.errors import DataError
 from qat.options import (
@@ -30,7 +30,8 @@ from qat.options import (
     TargetOption,
     TaskOption,
 )
-from qat.recipe import Recipe, validate_settings
+from qat.processes import process_group
+from qat.recipe import CPU_TARGETS, Recipe, validate_settings
 from qat.settings import parse_overrides, require_stages
 from qat.tasks import find_task
 from qat.tasks.record import TaskRecord
@@ -145,9 +146,18 @@ def print_ranges(out: Path, result: Calibration, wanted: int) -> None:
 
 
 def read_recipe(recipe: str, target: str, override: dict[str, object]) -> Recipe:
-    """The recipe with the granularity of its target, or the one ``--set weights=`` asks for."""
-    chosen = Recipe.load(recipe).for_target(target)
-    return Recipe.from_mapping({**chosen.model_dump(), **override}, where=recipe)
+    """The recipe with the granularity of its target, or the one ``--set weights=`` asks for.
+
+    Where the target runs on the CPU and this one saturates, that is said.
+    """
+    by_target = Recipe.load(recipe).for_target(target)
+    chosen = Recipe.from_mapping({**by_target.model_dump(), **override}, where=recipe)
+    if target in CPU_TARGETS and chosen.weight_bits == 8 and saturates_int8():
+        say(
+            f"this CPU has AVX2 without VNNI: with weights of 8 bits target '{target}' can saturate on it, and answers "
+            "differ from those of other machines; add --set weights.bits=7 if it is to run on CPUs like this one"
+        )
+    return chosen
 
 
 def read_calibration(method: str | None, override: dict[str, object]) -> CalibrationSettings:

@@ -3,9 +3,7 @@
 Counts are whole numbers and peaks are maxima, so what comes out does not depend on how many processes there are.
 """
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import distributed
@@ -13,30 +11,7 @@ from torch import distributed
 from calibration.channels import ChannelPeaks
 from calibration.observers import RangeObserver
 from qat.errors import QDQError
-
-
-@contextmanager
-def process_group() -> Iterator[bool]:
-    """Inside the block the processes that torchrun started know each other; the block gets whether this one leads."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
-        yield rank() == 0
-        return
-    distributed.init_process_group("gloo")
-    try:
-        yield rank() == 0
-        distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
-
-
-def rank() -> int:
-    """The number of this process, 0 where it is alone."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def processes() -> int:
-    """How many take part."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+from qat.processes import processes, rank
 
 
 def is_mine(number: int) -> bool:

@@ -16,10 +16,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from calibration.distributed import follow_first
-from calibration.observers import calibrated_quantizers, find_real, real_tokens
-from calibration.replay import name_answers
+from qat.answers import is_distribution, read_answers
 from qat.families import find_family
-from qat.quantizer import FakeQuantizer, disable_quantizers
+from qat.padding import find_real, real_tokens
+from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 from qat.residual_stream import StreamTensor, channel_axis, nearest_power, rescale_stream
 
 _LIMITS = (16.0, 8.0, 4.0, 2.0)
@@ -144,7 +144,7 @@ def find_factor(tensor: StreamTensor, peaks: Peaks, addends: bool, limit: float)
 
 def measure_peaks(
     model: nn.Module, tensors: Sequence[StreamTensor], batches: Sequence[Batch]
-) -> tuple[Peaks, list[Mapping[str, Any]]]:
+) -> tuple[Peaks, list[dict[str, Tensor]]]:
     """The largest magnitude of each channel of what every writer and addend puts out, real tokens only; the answers."""
     peaks: dict[str, Tensor] = {}
     real: list[Tensor | None] = [None]
@@ -164,24 +164,26 @@ def measure_peaks(
     try:
         for batch in batches:
             real[0] = find_real(batch.get("attention_mask"))
-            answers.append(model(**batch))
+            answers.append(read_answers(model(**batch), batch.get("attention_mask")))
     finally:
         for hook in hooks:
             hook.remove()
     return peaks, answers
 
 
-def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+def divergence(answer: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
     """How far a model's answers are from the reference's: KL of every field of logits, else the squared distance.
+
+    Both have padding taken out (``qat.answers``): what is the same in both adds nothing.
 
     >>> logits = torch.tensor([[2.0, 0.0]])
     >>> round(divergence({"logits": torch.zeros(1, 2)}, {"logits": logits}), 4)
     0.3278
     """
     total = 0.0
-    for name in name_answers(reference):
-        found, wanted = answer[name].float(), reference[name].float()
-        if name.endswith("logits") and wanted.shape[-1] > 1:
+    for name, wanted in reference.items():
+        found = answer[name]
+        if is_distribution(name, wanted):
             logs, shares = found.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
             total += float(functional.kl_div(logs, shares, log_target=True, reduction="sum"))
         else:
@@ -189,7 +191,7 @@ def divergence(answer: Mapping[str, Any], reference: Mapping[str, Any]) -> float
     return total
 
 
-def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: Sequence[Mapping[str, Any]]) -> float:
+def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: Sequence[Mapping[str, Tensor]]) -> float:
     """The divergence a row, every range the largest magnitude of the batch: one pass finds and uses them."""
     real: list[Tensor | None] = [None]
 
@@ -201,7 +203,7 @@ def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: S
     try:
         for batch, wanted in zip(batches, reference, strict=True):
             real[0] = find_real(batch.get("attention_mask"))
-            total += divergence(model(**batch), wanted)
+            total += divergence(read_answers(model(**batch), batch.get("attention_mask")), wanted)
     finally:
         for hook in hooks:
             hook.remove()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from calibration.sensitivity import QuantizerGroup, Score, SensitivityReport, leave_out, logit_error
+from calibration.sensitivity import QuantizerGroup, Score, SensitivityReport, answer_error, leave_out
 from qat.quantizer import disable_quantizers
 
 _LEAST_MB = 1e-3
@@ -26,7 +26,7 @@ class Placement:
 
     Attributes:
         groups: those in float; the others are INT8.
-        error: the relative squared error of its logits.
+        error: the relative squared error of its answers.
         metric: the task's metric.
         cost: of its engine's plan.
     """
@@ -68,14 +68,14 @@ def measure_placements(
     order = sorted(report.rows, key=lambda row: -row.harm / price_group(plan, row.group))
     groups = tuple(row.group for row in order)
     with disable_quantizers(model):
-        reference = score(model).logits
+        reference = score(model).outputs
     counts = spread_counts(len(groups), points)
     found = []
     for number, count in enumerate(counts, start=1):
         kept = groups[:count]
         with leave_out(model, kept):
             scored = score(model)
-        error = logit_error(scored.logits, reference)
+        error = answer_error(scored.outputs, reference)
         found.append(Placement(groups=kept, error=error, metric=scored.value, cost=plan(kept)))
         progress(number, len(counts))
     return tuple(sorted(found, key=lambda each: each.cost.megabytes))

@@ -10,7 +10,8 @@ from calibration.channels import ChannelPeaks
 from calibration.histogram import Histogram, magnitude_bits
 from calibration.probe import Probe
 from qat.errors import CheckpointError, DataError, RangeError
-from qat.quantizer import FakeQuantizer, named_quantizers
+from qat.padding import find_real, real_tokens
+from qat.quantizer import FakeQuantizer, calibrated_quantizers
 
 Key = tuple[str, int]
 """A range: the path of its quantizer, and the depth."""
@@ -108,35 +109,3 @@ class RangeObserver:
             self._fresh[name, module.depth] = None
 
         return count
-
-
-def calibrated_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
-    """The quantizers whose range comes from data, with their paths."""
-    return ((name, each) for name, each in named_quantizers(model) if each.spec.range_source == "calibrated")
-
-
-def find_real(mask: Tensor | None) -> Tensor | None:
-    """Which tokens of a batch, counted through its rows, are real; None where all are.
-
-    >>> find_real(torch.tensor([[1, 1], [1, 0]])), find_real(torch.ones(2, 2))
-    (tensor([0, 1, 2]), None)
-    """
-    if mask is None or bool(mask.all()):
-        return None
-    return mask.flatten().nonzero().flatten()
-
-
-def real_tokens(x: Tensor, real: Tensor | None, token_axis: int) -> Tensor:
-    """``x`` at its real tokens, as ``(tokens, values)``.
-
-    Args:
-        x: an activation, batch first.
-        real: as ``find_real`` gives it.
-        token_axis: where ``x`` has its tokens.
-
-    >>> real_tokens(torch.tensor([[[1.0], [-9.0]]]), torch.tensor([0]), 1)
-    tensor([[1.]])
-    """
-    tokens = x.detach().movedim(token_axis, 1)
-    flat = tokens.reshape(tokens.shape[0] * tokens.shape[1], -1)
-    return flat if real is None else flat.index_select(0, real)

@@ -57,7 +57,8 @@ def split_rows(batch: Mapping[str, Tensor]) -> Iterable[Row]:
     first = next(iter(batch.values()))
     mask = batch.get("attention_mask")
     if mask is None:
-        mask = torch.ones(first.shape[:2], dtype=torch.int64, device=first.device)
+        tokens = first.shape[:-1] if first.is_floating_point() else first.shape  # embeddings have one axis more
+        mask = torch.ones(tokens, dtype=torch.int64, device=first.device)
     for place in range(len(first)):
         own = mask[place : place + 1]
         if not bool(own.any()):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from calibration.observers import calibrated_quantizers
+from qat.answers import is_distribution, read_answers
 from qat.families import find_family
-from qat.quantizer import disable_quantizers
+from qat.quantizer import calibrated_quantizers, disable_quantizers
 
 _PROJECTIONS = 4
 
@@ -60,7 +60,7 @@ def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
             with _recording(model) as made:
                 output = model(**batch)
             answers = [call.answer for call in made]
-            for projection in project(output, batch.get("attention_mask"), generator):
+            for projection in project(read_answers(output, batch.get("attention_mask")), generator):
                 found = torch.autograd.grad(projection, answers, retain_graph=True)
                 for call, gradient in zip(made, found, strict=True):
                     call.gradients.append(gradient)
@@ -71,39 +71,25 @@ def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
     return calls
 
 
-def project(output: Mapping[str, Any], mask: Tensor | None, generator: torch.Generator) -> Iterator[Tensor]:
+def project(answers: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:
     """Scalars whose gradients are those of the module's docstring: of logits over their last axis, else plain signs.
 
     Args:
-        output: the model's; fields that end with ``logits`` count, or the first tensor where there are none.
-        mask: where an output has one entry a token, padding does not count.
+        answers: the model's, padding taken out (``qat.answers``).
         generator: of the signs.
     """
-    names = name_answers(output)
     for _ in range(_PROJECTIONS):
         yield torch.stack(
-            [_project_one(output[name], mask, generator, spread=name.endswith("logits")) for name in names]
+            [_project_one(x, generator, spread=is_distribution(name, x)) for name, x in answers.items()]
         ).sum()
 
 
-def name_answers(output: Mapping[str, Any]) -> list[str]:
-    """The fields of a model's output that are its answers: those that end with ``logits``, or the first tensor.
-
-    >>> name_answers({"loss": 0.0, "start_logits": torch.zeros(1), "end_logits": torch.zeros(1)})
-    ['start_logits', 'end_logits']
-    """
-    tensors = [name for name, x in output.items() if isinstance(x, Tensor)]
-    return [name for name in tensors if name.endswith("logits")] or tensors[:1]
-
-
-def _project_one(x: Tensor, mask: Tensor | None, generator: torch.Generator, *, spread: bool) -> Tensor:
+def _project_one(x: Tensor, generator: torch.Generator, *, spread: bool) -> Tensor:
     signs = (torch.randint(0, 2, x.shape, generator=generator) * 2 - 1).to(x)
-    if spread and x.shape[-1] > 1:
+    if spread:
         shares = x.detach().softmax(dim=-1)
         roots = shares.sqrt() * signs
         signs = roots - shares * roots.sum(dim=-1, keepdim=True)
-    if mask is not None and x.dim() == mask.dim() + 1 and x.shape[:-1] == mask.shape:
-        signs = signs * mask[..., None]
     return (x * signs).sum()
 
 

@@ -16,11 +16,10 @@ from transformers import PreTrainedModel
 
 from calibration.candidates import find_candidates, set_ranges
 from calibration.histogram import Histogram
-from calibration.observers import calibrated_quantizers
 from calibration.ranges.percentile import read_percentile
 from calibration.replay import Call, record_calls
 from calibration.settings import ALL, CalibrationSettings
-from qat.quantizer import FakeQuantizer, disable_quantizers
+from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 
 _LADDER = 2.0**-0.5
 _FLOOR = 99.9

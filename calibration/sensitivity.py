@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from qat.families import find_family
@@ -18,6 +17,7 @@ from qat.huggingface import quantization_config
 from qat.quantizer import FakeQuantizer, disable_quantizers, named_quantizers
 from qat.recipe import Recipe, Rule
 from qat.scoring import Accuracy
+from qat.tasks.base import Outputs
 
 Score = Callable[[PreTrainedModel], Accuracy]
 """Scores a model on rows that are not the reported ones."""
@@ -44,7 +44,7 @@ class Sensitivity:
 
     Attributes:
         group: which one.
-        harm: by how much the relative squared error of the logits falls when the group is float.
+        harm: by how much the relative squared error of the answers falls when the group is float.
         metric: the task's metric with the group in float.
     """
 
@@ -55,8 +55,9 @@ class Sensitivity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensitivityReport:
-    """The model in float, fully quantized, and with each group left out, most harmful first."""
+    """The model in float, fully quantized, and with each group left out, most harmful first, by the task's headline."""
 
+    metric_name: str
     float_metric: float
     quantized_metric: float
     quantized_error: float
@@ -95,7 +96,7 @@ def measure_sensitivity(
 
     Args:
         model: a calibrated model.
-        score: the metric and logits on some rows; never those a result is reported on.
+        score: the metric and answers on some rows; never those a result is reported on.
         progress: called with the passes done and all passes.
 
     Raises:
@@ -108,15 +109,16 @@ def measure_sensitivity(
     progress(1, total)
     quantized = score(model)
     progress(2, total)
-    error = logit_error(quantized.logits, reference.logits)
+    error = answer_error(quantized.outputs, reference.outputs)
     rows = []
     for number, group in enumerate(groups, start=3):
         with leave_out(model, [group]):
             found = score(model)
-        harm = error - logit_error(found.logits, reference.logits)
+        harm = error - answer_error(found.outputs, reference.outputs)
         rows.append(Sensitivity(group=group, harm=harm, metric=found.value))
         progress(number, total)
     return SensitivityReport(
+        metric_name=reference.metric,
         float_metric=reference.value,
         quantized_metric=quantized.value,
         quantized_error=error,
@@ -170,14 +172,17 @@ def keep_float(recipe: Recipe, groups: Sequence[QuantizerGroup]) -> Recipe:
     return recipe.model_copy(update={"rules": (*recipe.rules, *rules)})
 
 
-def logit_error(logits: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
-    """The squared error of ``logits`` as a share of the variance of ``reference``.
+def answer_error(outputs: Outputs, reference: Outputs) -> float:
+    """The squared error of a model's answers as a share of the reference's variance, averaged over their fields.
 
-    >>> logit_error(np.array([[1.0, 3.0]]), np.array([[1.0, 2.0]]))
+    >>> answer_error({"logits": np.array([[1.0, 3.0]])}, {"logits": np.array([[1.0, 2.0]])})
     2.0
     """
-    spread = float(np.square(reference - reference.mean()).mean())
-    return float(np.square(logits - reference).mean()) / spread if spread > 0 else 0.0
+    errors = [
+        float(np.nanmean(np.square(outputs[name] - wanted)) / np.nanvar(wanted)) if np.nanvar(wanted) > 0 else 0.0
+        for name, wanted in reference.items()
+    ]
+    return sum(errors) / len(errors)
 
 
 def float_quantizers(groups: Sequence[QuantizerGroup]) -> frozenset[str]:

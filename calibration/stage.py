@@ -1,23 +1,21 @@
 """The calibration stage: a loaded float checkpoint is split where it helps, wrapped, calibrated and written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from calibration import candidates, evidence
-from calibration.calibrate import Calibration, calibrate
 from calibration.candidates import choose_candidate, format_candidates, read_candidates, set_ranges
-from calibration.distributed import rank
 from calibration.equalize import describe_equalization
+from calibration.quantize import Quantized, quantize_model
 from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, require_float, save_checkpoint
-from qat.huggingface import quantization_config, wrap
+from qat.huggingface import quantization_config
+from qat.processes import rank
 from qat.recipe import Recipe
-from qat.split import SplitBlock, split_outlier_neurons
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-from qat.wrap import WrapReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,15 +29,6 @@ class CalibrationStage:
     batch_size: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CalibratedCheckpoint:
-    """What it did: the wrapping report, the ranges, and the blocks whose outlier neurons were split."""
-
-    wrapped: WrapReport
-    calibration: Calibration
-    split: tuple[SplitBlock, ...]
-
-
 def calibrate_checkpoint(
     checkpoint: Checkpoint,
     rows: Encoded,
@@ -48,7 +37,7 @@ def calibrate_checkpoint(
     out: Path,
     inputs: Mapping[str, Path],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> CalibratedCheckpoint:
+) -> Quantized:
     """What became of ``checkpoint``, which is calibrated in place and written to ``out``.
 
     Args:
@@ -66,22 +55,27 @@ def calibrate_checkpoint(
     """
     model, settings = checkpoint.model, stage.settings
     require_float(checkpoint)
-    wanted = settings.split_outliers and stage.recipe.weights == "per_tensor"
-    split = split_outlier_neurons(model) if wanted else ()
-    wrapped = wrap(model, stage.recipe, target=stage.target)
-    quantization_config(model).task = stage.record.to_dict()
-    first = replace(rows, features=rows.features[: settings.samples])
+    first = rows.pick(range(min(settings.samples, len(rows))))
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     total = -(-len(first) // stage.batch_size)
     # rows of like length together: half the padding, and the largest batch first
     ordered = iterate_batches(first, batch_size=stage.batch_size, pad_token_id=pad, order="length")
     batches = (batch.to_tensors() for batch in ordered)
-    found = calibrate(model, batches, settings=settings, progress=lambda done: progress(done, total))
+    done = quantize_model(
+        model,
+        batches,
+        stage.recipe,
+        target=stage.target,
+        settings=settings,
+        progress=lambda number: progress(number, total),
+    )
+    quantization_config(model).task = stage.record.to_dict()
+    found = done.calibration
     facts = {
         "calibration": settings.model_dump(),
         "rows": found.rows,
         "tokens": found.tokens,
-        "split": [asdict(block) for block in split],
+        "split": [asdict(block) for block in done.split],
         "equalization": describe_equalization(found.equalization),
     }
     files = {evidence.FILE: evidence.format_evidence(found.evidence)}
@@ -91,7 +85,7 @@ def calibrate_checkpoint(
         facts["candidates"] = sorted(found.candidates)
     if rank() == 0:
         save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=files)
-    return CalibratedCheckpoint(wrapped=wrapped, calibration=found, split=split)
+    return done
 
 
 def choose_method(checkpoint: Checkpoint, method: str, *, out: Path) -> int:

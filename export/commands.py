@@ -13,6 +13,7 @@ from export.engine import BuildSettings, audit, build
 from export.engine_spec import BuilderName
 from export.exported import export
 from export.lint import lint
+from export.lint_rules import ENGINES
 from export.settings import ExportSettings
 from qat.commands import load_quantized
 from qat.console import print_json, print_table, say, show_progress
@@ -51,13 +52,17 @@ def export_command(
     """Lower a calibrated checkpoint to a Q/DQ ONNX graph.
 
     Example: qdq export finetuned --out onnx --data dev.jsonl
+    Example: qdq export finetuned --out onnx --set export.shape=8x128
     """
     chosen = read_export_settings(data, settings)
     loaded, _, _ = load_quantized(checkpoint, task)
     made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen)
     size = made.onnx_path.stat().st_size
+    shape = "any" if made.shape is None else "x".join(map(str, made.shape))
     print_table(
-        f"{made.onnx_path}", ("target", "precision", "MB"), [(made.target, f"int8+{made.precision}", size / 1e6)]
+        f"{made.onnx_path}",
+        ("target", "precision", "shape", "MB"),
+        [(made.target, f"int8+{made.precision}", shape, size / 1e6)],
     )
     if made.overflows:
         print_table(
@@ -67,7 +72,7 @@ def export_command(
         )
     if as_json:
         kept = None if made.overflows is None else [each.node for each in made.overflows]
-        facts = {"out": str(out), "target": made.target, "precision": made.precision}
+        facts = {"out": str(out), "target": made.target, "precision": made.precision, "shape": made.shape}
         print_json({**facts, "bytes": size, "overflow": kept})
 
 
@@ -135,7 +140,7 @@ def audit_command(
 
 def lint_command(
     model: Annotated[Path, typer.Argument(help="Any ONNX file.")],
-    target: Annotated[str, typer.Option("--target", help="Whose rules: tensorrt, rtx or onnxruntime.")] = "tensorrt",
+    target: Annotated[str, typer.Option("--target", help=f"Whose rules: {', '.join(ENGINES)}.")] = "tensorrt",
     as_json: JsonOption = False,
 ) -> None:
     """Check any ONNX graph against the rules of its engine; exits 1 where it breaks one.

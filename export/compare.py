@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from export.runners.base import Arrays, Runner
+from qat.answers import read_answers
 from qat.errors import DataError
 
 
@@ -16,7 +18,9 @@ class Agreement:
 
     Attributes:
         rows: how many rows both answered.
-        same_argmax: the share of rows whose largest value has the same index, of the first output.
+        same_argmax: the share of rows whose largest value has the same index, of every output that ends with
+            ``logits`` (of the first where none does) and at every real token; of a single value there is no other
+            index, and only the difference tells.
         largest_difference: the largest absolute difference of any output value.
     """
 
@@ -47,15 +51,24 @@ def compare(
     for batch in batches:
         left, right = first.infer(batch), second.infer(batch)
         _require_same_outputs(left, right, first.name, second.name)
-        leading = next(iter(left))
-        agree = left[leading].argmax(axis=-1) == right[leading].argmax(axis=-1)
-        same += int(agree.reshape(len(agree), -1).all(axis=1).sum())
+        agree = _same_argmax(left, right, batch.get("attention_mask"))
+        same += int(agree.sum())
         rows += len(agree)
         largest = max(largest, *(_largest_difference(left[name], right[name]) for name in left))
         progress(rows)
     if rows == 0:
         raise DataError("no batches were given to compare on: at least one is needed")
     return Agreement(rows=rows, same_argmax=same / rows, largest_difference=largest)
+
+
+def _same_argmax(left: Arrays, right: Arrays, mask: NDArray[np.generic] | None) -> NDArray[np.bool_]:
+    real = None if mask is None else torch.from_numpy(mask)
+    ours, theirs = (
+        read_answers({name: torch.from_numpy(array) for name, array in each.items()}, real) for each in (left, right)
+    )
+    same = [(ours[name].argmax(dim=-1) == theirs[name].argmax(dim=-1)).reshape(len(ours[name]), -1) for name in ours]
+    found: NDArray[np.bool_] = torch.cat(same, dim=1).all(dim=1).numpy()
+    return found
 
 
 def _largest_difference(left: NDArray[np.generic], right: NDArray[np.generic]) -> float:

@@ -33,6 +33,7 @@ from export.engine_spec import (
     split_buckets,
 )
 from export.exported import MODEL_FILE
+from export.graph_file import read_fixed_shape
 from qat.artefacts import read_manifest, require_writable
 from qat.errors import BuildError, CheckpointError, ExportError
 from qat.families import in_encoder_layer
@@ -92,17 +93,20 @@ class BuildSettings(BaseModel):
             )
         return split_buckets(profiles[0], self.buckets)
 
-    def spec_for(self, builder: BuilderName, *, longest: int | None = None) -> EngineSpec:
+    def spec_for(
+        self, builder: BuilderName, *, longest: int | None = None, fixed: tuple[int, int] | None = None
+    ) -> EngineSpec:
         """What to ask of that builder.
 
         Args:
             builder: who builds.
             longest: the tokens that the model takes at most; shapes nobody asked for are cut to it.
+            fixed: the one (batch, sequence) that the graph takes, if it takes no other.
 
         Raises:
-            BuildError: shapes that somebody asked for and the model does not take.
+            BuildError: shapes that somebody asked for and the model or the graph does not take.
         """
-        profiles = self.profiles()
+        profiles = self.profiles() if fixed is None else self._require_fixed(ShapeRange.fixed(*fixed))
         most = max(profile.sequence[2] for profile in profiles)
         if longest is not None and most > longest:
             if self.model_fields_set & {"shapes", "buckets"}:
@@ -121,6 +125,15 @@ class BuildSettings(BaseModel):
             hardware=default if self.hardware is None else self.hardware,
             features=self.features,
         )
+
+    def _require_fixed(self, fixed: ShapeRange) -> tuple[ShapeRange, ...]:
+        asked = bool(self.model_fields_set & {"shapes", "buckets"})
+        if asked and self.profiles() != (fixed,):
+            raise BuildError(
+                f"shapes {self.shapes} were asked for, but the graph was exported for {fixed} alone: "
+                f"use --shapes {fixed}, or export it again without export.shape"
+            )
+        return (fixed,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +173,9 @@ def build(
     """
     onnx_path, out, settings = find_graph(folder), Path(out), settings or BuildSettings()
     folder = onnx_path.parent
-    spec = settings.spec_for(builder or _builder_of(folder), longest=_longest_sequence(folder))
+    spec = settings.spec_for(
+        builder or _builder_of(folder), longest=_longest_sequence(folder), fixed=read_fixed_shape(onnx_path)
+    )
     origin = read_origin(onnx_path, spec)
     reason = explain_rebuild(out, origin)
     if not reason:
@@ -196,7 +211,9 @@ def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> Eng
     runtime = RUNTIME_AUDITS.get(str(read_manifest(onnx_path.parent).get("target")))
     if runtime is not None:
         return runtime(onnx_path)
-    spec = (settings or BuildSettings()).spec_for("rtx", longest=_longest_sequence(onnx_path.parent))
+    spec = (settings or BuildSettings()).spec_for(
+        "rtx", longest=_longest_sequence(onnx_path.parent), fixed=read_fixed_shape(onnx_path)
+    )
     return audit_built(build_engine(onnx_path, spec), onnx_path, in_encoder=in_encoder_layer)
 
 

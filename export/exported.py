@@ -10,9 +10,10 @@ import onnx_ir as ir
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.convolutions import list_convolutions
-from export.onnx_export import trace_graph
+from export.onnx_export import AXES, trace_graph
 from export.overflow import Feed, Overflow, find_overflows, read_probe_rows
 from export.passes.drop_unit_gains import DropUnitGains
+from export.passes.fix_shapes import FixShapes
 from export.passes.fold_shapes import FoldShapes
 from export.passes.half_precision import HalfPrecision
 from export.passes.int8_embeddings import Int8Embeddings
@@ -41,6 +42,7 @@ class ExportedModel:
         precision: what everything that is not INT8 runs in.
         quantized: False for the float twin.
         overflows: the values that stay in FP32, None where no rows were given to measure them.
+        shape: the one (batch, sequence) it takes, None where it takes any.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class ExportedModel:
     precision: Precision
     quantized: bool
     overflows: tuple[Overflow, ...] | None = None
+    shape: tuple[int, int] | None = None
 
     @property
     def onnx_path(self) -> Path:
@@ -66,7 +69,10 @@ class Lowering:
     overflows: tuple[Overflow, ...] | None = field(default=None, kw_only=True)
 
     def passes(self) -> Iterator[ir.passes.PassBase]:
-        """The passes, in order; the float twin keeps its embeddings in float, values that would overflow stay FP32."""
+        """The passes, in order; the float twin keeps its embeddings in float, values that would overflow stay FP32.
+
+        Axes are fixed last: every pass before reads them by name, and so lowers one graph, whatever its shape will be.
+        """
         yield DropUnitGains()
         yield FoldShapes()
         if not self.quantized:
@@ -78,6 +84,8 @@ class Lowering:
                 yield HalfPrecision(step.dtype, keep=[name for each in self.overflows for name in each.keep])
             else:
                 yield step
+        if self.settings.shape is not None:
+            yield FixShapes(dict(zip(AXES, self.settings.shape, strict=True)))
         yield StripMetadata()
 
 
@@ -103,13 +111,14 @@ def export(
     Raises:
         CheckpointError: the model is not quantized.
         DataError: rows to probe that the model's task cannot use.
-        ExportError: it is not calibrated, or its weight granularity is not the target's.
+        ExportError: it is not calibrated, its weight granularity is not the target's, or a shape it does not take.
         OutputError: ``out`` cannot be written.
     """
     config = quantization_config(model)
     chosen = find_target(target or config.target)
     lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
+    _require_positions(model, lowering.settings)
     graph = trace_model(model)
     if lowering.settings.data is not None and lowering.precision == "fp16":
         if tokenizer is None:
@@ -142,12 +151,21 @@ def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target
     target.require_granularity(config.recipe.weights, precision)
 
 
+def _require_positions(model: PreTrainedModel, settings: ExportSettings) -> None:
+    longest = int(model.config.max_position_embeddings)
+    if settings.shape is not None and settings.shape[1] > longest:
+        raise ExportError(
+            f"export.shape {'x'.join(map(str, settings.shape))} has {settings.shape[1]} tokens a row, but the model "
+            f"takes {longest}: give a sequence of up to {longest}"
+        )
+
+
 def trace_model(model: PreTrainedModel) -> ir.Model:
     """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for."""
     task = quantization_config(model).task
     inputs: Sequence[str] = task.get("inputs", _INPUTS)
     outputs: Sequence[str] = task.get("outputs", _OUTPUTS)
-    return trace_graph(model, inputs=inputs, outputs=outputs)
+    return trace_graph(model, inputs=inputs, outputs=outputs, axes=tuple(task.get("axes", AXES)))
 
 
 def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:
@@ -192,6 +210,7 @@ def write_exported(
             "recipe": quantization_config(model).recipe.model_dump(mode="json"),
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
+            "token_outputs": [value.name for value in graph.graph.outputs if _has_tokens(value)],
             "overflow": None if lowering.overflows is None else [asdict(each) for each in lowering.overflows],
             "bytes": path.stat().st_size,
             "convolutions": [asdict(each) for each in list_convolutions(graph, lowered)],
@@ -205,4 +224,10 @@ def write_exported(
         precision=lowering.precision,
         quantized=lowering.quantized,
         overflows=lowering.overflows,
+        shape=lowering.settings.shape,
     )
+
+
+def _has_tokens(output: ir.Value) -> bool:
+    """Whether an output of a traced graph has one answer a token, and not one a row."""
+    return output.shape is not None and len(output.shape) > 1 and output.shape[1] == ir.SymbolicDim(AXES[1])

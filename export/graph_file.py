@@ -34,6 +34,23 @@ def read_graph(onnx_path: Path, *, weights: bool = False) -> onnx.ModelProto:
     return model
 
 
+def read_fixed_shape(onnx_path: Path) -> tuple[int, int] | None:
+    """The one (batch, sequence) that a file's inputs take, ``None`` where an axis of theirs is free or they differ.
+
+    Raises:
+        ExportError: as for ``read_graph``.
+    """
+    graph = read_graph(onnx_path).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    shapes = {
+        tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in graph.input
+        if value.name not in weights
+    }
+    sizes = shapes.pop() if len(shapes) == 1 else ()
+    return (sizes[0], sizes[1]) if len(sizes) == 2 and min(sizes) > 0 else None
+
+
 def list_files(onnx_path: Path) -> list[Path]:
     """The file itself and those that its weights lie in.
 

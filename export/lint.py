@@ -37,7 +37,7 @@ class LintReport:
 
 
 def lint(onnx_path: Path | str, *, target: str = "tensorrt") -> LintReport:
-    """The report on an ONNX file under the rules of ``tensorrt``, ``rtx`` or ``onnxruntime``.
+    """The report on an ONNX file under the rules of ``tensorrt``, ``rtx``, ``onnxruntime`` or ``openvino``.
 
     Weights are not loaded: only scales, zero points and the constants of masks are read.
 

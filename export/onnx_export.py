@@ -17,6 +17,7 @@ from qat.chunking import whole_feed_forward
 from qat.layers import refresh_weight_ranges
 
 OPSET = 20
+Axes = tuple[int | str, ...]
 AXES = ("batch", "sequence")
 _LARGEST_BATCH = 65536
 
@@ -43,21 +44,27 @@ def _translate_fake_quantize(x: Any, scale: Any, axis: int | None = None) -> Any
     return op.DequantizeLinear(levels, scale, zero, **channel)
 
 
-def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+def trace_graph(
+    model: PreTrainedModel, *, inputs: Sequence[str], outputs: Sequence[str], axes: Axes = AXES
+) -> ir.Model:
     """The graph of ``model`` in FP32 with axes ``batch`` and ``sequence`` free, its nodes named after its modules.
 
     Args:
         model: on the CPU, calibrated, or with its quantizers off for the float twin.
-        inputs: the names of its integer inputs, each ``(batch, sequence)``.
+        inputs: the names of its integer inputs.
         outputs: the fields of its output to keep.
+        axes: of each input, ``batch`` first and ``sequence`` last; a number between them (of choices) is fixed.
     """
     refresh_weight_ranges(model)
     longest = int(model.config.max_position_embeddings)
-    example = tuple(_example_input(name, longest) for name in inputs)
-    dims = {
-        0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH),
-        1: torch.export.Dim("sequence", min=1, max=longest),
+    sizes = {"batch": 2, "sequence": min(16, longest)}
+    shape = tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
+    example = tuple(_example_input(name, shape) for name in inputs)
+    free = {
+        "batch": torch.export.Dim("batch", min=1, max=_LARGEST_BATCH),
+        "sequence": torch.export.Dim("sequence", min=1, max=longest),
     }
+    dims = {place: free[axis] for place, axis in enumerate(axes) if isinstance(axis, str)}
     was_training = model.training
     model.eval()
     try:
@@ -82,12 +89,11 @@ def trace_graph(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Seque
     assert exported is not None
     graph: ir.Model = exported.model
     graph.producer_name, graph.producer_version = "qdq", ""
-    NameGraph(dict.fromkeys(inputs, AXES))(graph)
+    NameGraph(dict.fromkeys(inputs, tuple(map(str, axes))))(graph)
     return graph
 
 
-def _example_input(name: str, longest: int) -> Tensor:
-    shape = (2, min(16, longest))
+def _example_input(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.ones(shape, dtype=torch.long) if name == "attention_mask" else torch.zeros(shape, dtype=torch.long)
 
 

@@ -1,7 +1,7 @@
 """A checkpoint becomes a trainable fake-quantized model; the modules in the order the work flows.
 
 spec            how one tensor is quantized
-fake_quant      the operator that rounds to INT8 and back, and its scale
+fake_quant      the operator that rounds to INT8 and back, and its scale; ``fused_cpu`` computes it in one pass
 quantizer       a spec and a range, switched on or off
 layers          a Linear on quantized input and weight
 attention       transformers' eager attention on quantized q, k, v and probabilities

@@ -12,12 +12,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from qat.errors import CheckpointError
+from qat.layers import HoldingWeights
 from qat.quantizer import Slot
 
 ATTENTION = "qdq"
 
 
-class QuantAttention(nn.Module):
+class QuantAttention(HoldingWeights):
     """What an attention module gains: the four slots of its two matmuls, all filled or all float."""
 
     query_quantizer: Slot

@@ -3,24 +3,24 @@
 Batches are padded on the right to their own longest row.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from qat.errors import DataError
-from qat.tasks.base import Encoded, Feature
+from qat.tasks.base import IGNORED_LABEL, Encoded, Feature, Value
 
 Order = Literal["given", "length", "shuffled"]
 IntArrays = dict[str, NDArray[np.int64]]
-Number = TypeVar("Number", bound=np.generic)
+Numbers = dict[str, NDArray[np.generic]]
+Entry = TypeVar("Entry")
 
-_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-_IGNORED_LABEL = -100
-"""What torch's cross entropy leaves out, and so what padded tokens are labelled."""
+TARGETS = frozenset({"labels", "start_positions", "end_positions"})
+"""What transformers' heads call what they are scored against; all else is an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,18 @@ class Batch:
 
     Attributes:
         index: which rows they are, shape ``(batch,)``.
-        inputs: what a model infers from, each ``(batch, tokens)`` int64.
-        targets: what it is scored against, as ``labels`` ``(batch,)``; empty where the rows have none.
+        inputs: what a model infers from, each ``(batch, tokens)`` int64, in multiple choice
+            ``(batch, choices, tokens)``.
+        targets: what it is scored against, as ``labels`` ``(batch,)``; empty where the rows have none. Numbers are
+            float32, all else int64.
     """
 
     index: NDArray[np.int64]
     inputs: IntArrays
-    targets: IntArrays
+    targets: Numbers
 
     def to_tensors(self, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-        """Inputs and targets as int64 tensors on ``device``, named as a transformers model takes them."""
+        """Inputs and targets as tensors on ``device``, named as a transformers model takes them."""
         return {name: torch.from_numpy(array).to(device) for name, array in (self.inputs | self.targets).items()}
 
 
@@ -54,31 +56,46 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
-        """The rows as one batch, int64 on the CPU, shapes as ``pad_features`` gives them."""
+        """The rows as one batch on the CPU, types and shapes as ``pad_features`` gives them."""
         padded = pad_features(features, pad_token_id=self.pad_token_id)
         return {name: torch.from_numpy(array) for name, array in padded.items()}
 
 
-def pad_features(features: Sequence[Feature], *, pad_token_id: int) -> IntArrays:
-    """One int64 array for each name: ``(batch, longest)`` for lists, ``(batch,)`` for numbers.
+def drop_targets(batch: Mapping[str, Entry]) -> dict[str, Entry]:
+    """What a model infers from, of a batch that may have labels.
 
-    ``input_ids`` are padded with ``pad_token_id``, ``labels`` with -100, all else with 0.
+    >>> drop_targets({"input_ids": 1, "start_positions": 2, "end_positions": 3})
+    {'input_ids': 1}
+    """
+    return {name: value for name, value in batch.items() if name not in TARGETS}
+
+
+def pad_features(features: Sequence[Feature], *, pad_token_id: int) -> dict[str, NDArray[Any]]:
+    """One array for each name: ``(batch, longest)`` for lists, ``(batch,)`` for numbers, whole ones int64.
+
+    Lists of lists, as long in every row, become ``(batch, lists, longest)``. ``input_ids`` are padded with
+    ``pad_token_id``, ``labels`` with -100, all else with 0.
 
     >>> pad_features([{"input_ids": [5, 6]}, {"input_ids": [7]}], pad_token_id=9)["input_ids"].tolist()
     [[5, 6], [7, 9]]
+    >>> pad_features([{"input_ids": [[5, 6], [7]]}], pad_token_id=9)["input_ids"].tolist()
+    [[[5, 6], [7, 9]]]
     """
-    fill = {"input_ids": pad_token_id, "labels": _IGNORED_LABEL}
+    fill = {"input_ids": pad_token_id, "labels": IGNORED_LABEL}
     return {name: _pad_column([feature[name] for feature in features], fill.get(name, 0)) for name in features[0]}
 
 
-def _pad_column(values: Sequence[list[int] | int], fill: int) -> NDArray[np.int64]:
-    lists = [value for value in values if isinstance(value, list)]
-    if not lists:
-        return np.array(values, dtype=np.int64)
-    padded = np.full((len(lists), max(map(len, lists))), fill, dtype=np.int64)
-    for row, value in zip(padded, lists, strict=True):
+def _pad_column(values: Sequence[Value], fill: int) -> NDArray[Any]:
+    first = values[0]
+    if not isinstance(first, list):
+        return np.array(values, dtype=np.float32 if isinstance(first, float) else np.int64)
+    several = isinstance(first[0], list)
+    rows: list[Any] = [each for value in values for each in value] if several else list(values)  # type: ignore[union-attr]
+    kind = np.float32 if isinstance(rows[0][0], float) else np.int64
+    padded = np.full((len(rows), max(map(len, rows))), fill, dtype=kind)
+    for row, value in zip(padded, rows, strict=True):
         row[: len(value)] = value
-    return padded
+    return padded.reshape(len(values), len(first), -1) if several else padded
 
 
 def iterate_batches(
@@ -103,8 +120,7 @@ def iterate_batches(
     for start in range(0, len(index), batch_size):
         chosen = index[start : start + batch_size]
         padded = pad_features([encoded[int(row)] for row in chosen], pad_token_id=pad_token_id)
-        inputs = {name: array for name, array in padded.items() if name in _INPUTS}
-        yield Batch(chosen, inputs, {name: array for name, array in padded.items() if name not in _INPUTS})
+        yield Batch(chosen, drop_targets(padded), {name: padded[name] for name in padded if name in TARGETS})
 
 
 def _arrange_rows(encoded: Encoded, order: Order, seed: int) -> NDArray[np.int64]:
@@ -117,11 +133,12 @@ def _arrange_rows(encoded: Encoded, order: Order, seed: int) -> NDArray[np.int64
             return np.random.default_rng(seed).permutation(len(encoded)).astype(np.int64)
 
 
-def restore_order(parts: Iterable[tuple[Batch, NDArray[Number]]]) -> NDArray[Number]:
+def restore_order(parts: Iterable[tuple[Batch, NDArray[Any]]]) -> NDArray[Any]:
     """The outputs of every batch as one array ``(rows, ...)``, in the order of the rows.
 
     Args:
-        parts: each batch with what was computed from it, one output a row, shapes alike but for the batch.
+        parts: each batch with what was computed from it, one output a row, shapes alike but for the batch; the second
+            axis may differ too (tokens), and what a batch lacks there is not a number.
 
     Raises:
         DataError: no batches.
@@ -132,11 +149,19 @@ def restore_order(parts: Iterable[tuple[Batch, NDArray[Number]]]) -> NDArray[Num
     [1, 2]
     """
     indices: list[NDArray[np.int64]] = []
-    outputs: list[NDArray[Number]] = []
+    outputs: list[NDArray[Any]] = []
     for batch, output in parts:
         indices.append(batch.index)
         outputs.append(output)
     if not outputs:
         raise DataError("no batches: expected at least one")
-    gathered: NDArray[Number] = np.concatenate(outputs)[np.argsort(np.concatenate(indices), kind="stable")]
-    return gathered
+    longest = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
+    gathered: NDArray[Any] = np.concatenate([_widen(output, longest) for output in outputs])
+    return gathered[np.argsort(np.concatenate(indices), kind="stable")]
+
+
+def _widen(output: NDArray[Any], longest: int) -> NDArray[Any]:
+    if output.ndim == 1 or output.shape[1] == longest:
+        return output
+    widths = [(0, 0), (0, longest - output.shape[1]), *[(0, 0)] * (output.ndim - 2)]
+    return np.pad(output, widths, constant_values=np.nan)

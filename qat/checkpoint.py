@@ -9,12 +9,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from qat.artefacts import atomic_folder, write_manifest
 from qat.errors import CheckpointError, suggest
 from qat.families import find_family
 from qat.huggingface import QUANT_METHOD, QDQConfig
+from qat.quiet import quiet_transformers
 from qat.tasks import Task
 
 _CARD = """---
@@ -97,11 +97,10 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     """
     folder = Path(folder)
     read_config(folder)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     try:
-        model, info = task.auto_class.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with quiet_transformers():
+            model, info = task.auto_class.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{folder} holds a pickle with more in it than weights, which is not run: give a checkpoint saved as "
@@ -110,8 +109,6 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} cannot be loaded for {task.name}: {reason[:300]}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     _require_complete(folder, task, info, model)
     return Checkpoint(folder=folder, model=model, tokenizer=tokenizer)
 
@@ -153,8 +150,9 @@ def save_checkpoint(
     out = Path(out)
     config = checkpoint.quantization
     with atomic_folder(out) as staging:
-        checkpoint.model.save_pretrained(staging)
-        checkpoint.tokenizer.save_pretrained(staging)
+        with quiet_transformers():
+            checkpoint.model.save_pretrained(staging)
+            checkpoint.tokenizer.save_pretrained(staging)
         if config is not None:
             card = _CARD.format(
                 recipe=config.recipe.name,

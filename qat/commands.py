@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from transformers import PreTrainedModel
 
 from qat.artefacts import require_writable
-from qat.checkpoint import Checkpoint, load_checkpoint, read_config, save_checkpoint
+from qat.checkpoint import Checkpoint, load_checkpoint, read_config
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
 from qat.errors import CheckpointError
-from qat.finetune import FinetuneSettings, finetune
+from qat.finetune import Finetuning
+from qat.finetune_settings import FinetuneSettings
+from qat.finetune_stage import Facts, FinetuneStage, checkpoints_beside, finetune_checkpoint
 from qat.options import (
     CheckpointArgument,
     ColumnsOption,
@@ -24,12 +26,14 @@ from qat.options import (
     SetOption,
     TaskOption,
 )
+from qat.processes import rank
 from qat.recipe import validate_settings
 from qat.scoring import infer_with, score_rows
 from qat.settings import parse_overrides, require_stages
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord, read_task_record
+from qat.training_run import TrainingRun
 
 
 def finetune_command(
@@ -44,16 +48,20 @@ def finetune_command(
     max_length: MaxLengthOption = None,
     limit: LimitOption = None,
     teacher: Annotated[Path | None, typer.Option("--teacher", help="Float checkpoint to learn from.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a calibrated checkpoint on, quantizers in place.
 
+    Some rows of --data choose the best step instead of being trained on; those of --eval do not. Until OUT is written,
+    checkpoints lie in OUT.checkpoints.
+
     Example: qdq finetune calibrated --data train.jsonl --eval dev.jsonl --teacher my-bert --out finetuned
     """
     overrides = parse_overrides(settings or [])
     require_stages(overrides, ("finetune",))
-    stage = validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings")
+    chosen = validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings")
     loaded, found, record = load_quantized(checkpoint, task)
     if columns is not None:
         record = replace(record, columns=parse_columns(columns))
@@ -62,36 +70,44 @@ def finetune_command(
     encoded = encode_rows(loaded, found, record, data, limit)
     held = None if evaluation is None else encode_rows(loaded, found, record, evaluation, limit)
     require_writable(out)
-    with show_progress("fine-tune") as advance:
-        done = finetune(
-            loaded.model,
-            encoded,
-            tokenizer=loaded.tokenizer,
-            teacher=None if teacher is None else load_teacher(teacher, found, loaded),
-            settings=stage,
-            progress=lambda step, steps, loss: advance(step, steps),
-        )
-    facts: dict[str, Any] = {
-        "finetune": stage.model_dump(),
-        "first_loss": done.first_loss,
-        "last_loss": done.last_loss,
-    }
+    stage = FinetuneStage(
+        settings=chosen,
+        teacher=None if teacher is None else load_teacher(teacher, found, loaded),
+        run=TrainingRun(checkpoints_beside(out), resume),
+        score=dict if held is None else lambda: _score(loaded, found, held),
+    )
     inputs = {"checkpoint": checkpoint, "data": data, **({} if evaluation is None else {"eval": evaluation})}
-    shown: dict[str, Any] = {"loss, first tenth": done.first_loss, "loss, last tenth": done.last_loss}
-    if held is not None:
-        with show_progress("score") as advance:
-            pad = int(loaded.tokenizer.pad_token_id or 0)
-            score = score_rows(infer_with(loaded.model), held, found, pad_token_id=pad, progress=advance)
-        facts["score"] = {"metric": score.metric, "value": score.value, "n": score.n}
-        shown |= {score.metric: score.value, "rows": score.n}
-    save_checkpoint(loaded, out, stage="finetune", inputs=inputs, facts=facts)
-    print_table(f"{out}: {done.steps} steps on {len(encoded)} rows", tuple(shown), [tuple(shown.values())])
+    with show_progress("fine-tune") as advance:
+        done, facts = finetune_checkpoint(
+            loaded, encoded, stage, out=out, inputs=inputs, progress=lambda step, steps, loss: advance(step, steps)
+        )
+    if rank() == 0:
+        _report(out, len(encoded), done, facts, as_json=as_json)
+
+
+def _score(loaded: Checkpoint, task: Task, rows: Encoded) -> Facts:
+    with show_progress("score") as advance:
+        pad = int(loaded.tokenizer.pad_token_id or 0)
+        score = score_rows(infer_with(loaded.model), rows, task, pad_token_id=pad, progress=advance)
+    return {"score": {"metric": score.metric, "value": score.value, "n": score.n, "metrics": dict(score.metrics)}}
+
+
+def _report(out: Path, rows: int, done: Finetuning, facts: Facts, *, as_json: bool) -> None:
+    shown: dict[str, object] = {
+        "loss, first tenth": done.first_loss, "loss, last tenth": done.last_loss, "best step": done.best_step
+    }  # fmt: skip
+    score = facts.get("score")
+    if isinstance(score, dict):
+        shown |= {**score["metrics"], "rows": score["n"]}
+    print_table(f"{out}: {done.steps} steps on {rows} rows", tuple(shown), [tuple(shown.values())])
     if as_json:
         figures = {name: value for name, value in facts.items() if name != "finetune"}
         print_json({"out": str(out), "steps": done.steps, **figures})
 
 
-def encode_rows(checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None) -> Encoded:
+def encode_rows(
+    checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None = None
+) -> Encoded:
     """The labelled rows of a file, read and encoded as the record says.
 
     Raises:

@@ -6,11 +6,14 @@ The gradient of the tensor is the straight-through estimator of Bengio et al. 20
 value was clamped; that of the scale is LSQ's (Esser et al. 2020, arXiv 1902.08153, equation 3).
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
+from qat.fused_cpu import find_kernels
 from qat.spec import INT8_MAX, INT8_MIN, LARGEST_SCALE, SMALLEST_SCALE, ScaleType
 
 
@@ -23,12 +26,23 @@ def scale_from_amax(amax: Tensor, scale_type: ScaleType) -> Tensor:
     tensor([0.1000])
     """
     scale = amax.to(torch.float32) / INT8_MAX
-    if scale_type == "float16":
-        scale = scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
+    if scale_type == "float16":  # the floor is an FP16 number
+        return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
     return scale.clamp(min=SMALLEST_SCALE)
 
 
-@torch.library.custom_op("qdq::fake_quantize", mutates_args=())
+def largest_magnitude(x: Tensor, axis: int | None) -> Tensor:
+    """The range that covers ``x``, FP32: ``(1,)``, or one value for each index of ``axis``; NaN where ``x`` holds one.
+
+    >>> largest_magnitude(torch.tensor([[-3.0, 2.0], [0.0, 1.0]]), 0)
+    tensor([3., 1.])
+    """
+    if not torch.compiler.is_compiling() and axis in (None, 0) and x.is_contiguous() and (kernels := find_kernels(x)):
+        return kernels.amax(x, axis)
+    others = [i for i in range(x.dim()) if i != axis]
+    return x.to(torch.float32).abs().amax(dim=others).reshape(-1)
+
+
 def fake_quantize(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
     """``x`` rounded to INT8 steps of ``scale`` and back, in ``x``'s shape and dtype.
 
@@ -40,6 +54,102 @@ def fake_quantize(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
     >>> fake_quantize(torch.tensor([-0.3, 0.04, 0.05, 0.15, 99.0]), torch.tensor(0.1), None)
     tensor([-0.3000,  0.0000,  0.0000,  0.2000, 12.7000])
     """
+    if axis is not None or scale.requires_grad or not x.requires_grad or not _is_training():
+        return cast(Tensor, quantize_dequantize(x, scale, axis))
+    order = _memory_order(x)
+    if order is None:
+        return cast(Tensor, _RoundAndMask.apply(x, scale))  # type: ignore[no-untyped-call]
+    rounded: Tensor = _RoundAndMask.apply(x.permute(order), scale)  # type: ignore[no-untyped-call]
+    return rounded.permute(_inverse(order))
+
+
+def fake_quantize_within(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
+    """The same for an ``x`` that its range covers, such as a weight whose range follows it: nothing is clipped.
+
+    The gradient is that of the output, untouched, and nothing is kept for it.
+
+    >>> x = torch.tensor([0.04, 0.16], requires_grad=True)
+    >>> fake_quantize_within(x, torch.tensor(0.1), None).sum().backward()
+    >>> x.grad
+    tensor([1., 1.])
+    """
+    if _is_training():
+        return cast(Tensor, _RoundWithin.apply(x, scale, axis))  # type: ignore[no-untyped-call]
+    return cast(Tensor, quantize_dequantize(x, scale, axis))
+
+
+def _is_training() -> bool:
+    """Whether autograd runs step by step; a compiler or exporter sees one operator and decides what to keep for it."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _RoundAndMask(torch.autograd.Function):
+    """``fake_quantize`` with one frozen scale: keeps one bit a value for the gradient, whether it lay inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        rounded, mask = round_and_mask(x.contiguous(), scale)
+        ctx.save_for_backward(mask)
+        return rounded
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return pass_inside(gradient.contiguous(), mask), None
+
+
+class _RoundWithin(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
+        return _quantize(x, scale, axis)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
+
+
+def round_and_mask(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """A contiguous ``x`` rounded to steps of one scale, and a mask of what lay inside the range.
+
+    The mask is of one bit a value, ``ceil(numel / 8)`` bytes, the lowest bit first.
+    """
+    if kernels := find_kernels(x):
+        return kernels.round_masked(x, scale)
+    rounded = _round(x, scale)
+    mask = _pack_bits(_is_inside(rounded))
+    return (rounded.clamp_(INT8_MIN, INT8_MAX) * scale).to(x.dtype), mask
+
+
+def pass_inside(gradient: Tensor, mask: Tensor) -> Tensor:
+    """A contiguous ``gradient`` times the bits of ``mask``."""
+    if kernels := find_kernels(gradient):
+        return kernels.pass_masked(gradient, mask)
+    return gradient * _unpack_bits(mask, gradient.numel()).reshape(gradient.shape)
+
+
+def _memory_order(x: Tensor) -> list[int] | None:
+    """The axes of ``x`` from the farthest stride to the nearest; None where that is their own order."""
+    return None if x.is_contiguous() else sorted(range(x.dim()), key=x.stride().__getitem__, reverse=True)
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+@torch.library.custom_op("qdq::fake_quantize", mutates_args=())
+def quantize_dequantize(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
+    """``fake_quantize`` as the operator that is exported; its backward pass rounds once more, and can learn a scale."""
+    return _quantize(x, scale, axis)
+
+
+def _quantize(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
+    if kernels := find_kernels(x):
+        order = _memory_order(x)
+        if order is None:
+            return kernels.round_rows(x, scale, axis)
+        if axis is None and (ordered := x.permute(order)).is_contiguous():
+            return kernels.round_rows(ordered, scale, None).permute(_inverse(order))
     steps = _shape_for(scale, x, axis)
     return (_round(x, steps).clamp_(INT8_MIN, INT8_MAX) * steps).to(x.dtype)
 
@@ -58,27 +168,67 @@ def _round(x: Tensor, steps: Tensor) -> Tensor:
     return (x / steps).round_()
 
 
-@fake_quantize.register_fake
+def _is_inside(rounded: Tensor) -> Tensor:
+    return (rounded >= INT8_MIN) & (rounded <= INT8_MAX)
+
+
+@quantize_dequantize.register_fake
 def _(x: Tensor, scale: Tensor, axis: int | None) -> Tensor:
     return torch.empty_like(x)
 
 
-def _save_what_backward_needs(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, int | None], output: Tensor) -> None:
     x, scale, ctx.axis = inputs
-    steps = _shape_for(scale, x, ctx.axis)
+    ctx.save_for_backward(x, scale)
+
+
+def _round_once_more(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    x, scale = ctx.saved_tensors
+    if ctx.needs_input_grad[1]:
+        passed, slope = learn_scale(gradient, x, scale, ctx.axis)
+        return passed, slope, None
+    return gradient * _is_inside(_round(x, _shape_for(scale, x, ctx.axis))), None, None
+
+
+quantize_dequantize.register_autograd(_round_once_more, setup_context=_save_inputs)
+
+
+@torch.library.custom_op("qdq::learn_scale", mutates_args=())
+def learn_scale(gradient: Tensor, x: Tensor, scale: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    """The gradients of ``x`` and of ``scale``, from that of ``fake_quantize(x, scale, axis)``."""
+    if axis is None and (kernels := find_kernels(x)):
+        return kernels.learn(gradient.to(x.dtype).contiguous(), x.contiguous(), scale)
+    steps = _shape_for(scale, x, axis)
     rounded = _round(x, steps)
-    inside = (rounded >= INT8_MIN) & (rounded <= INT8_MAX)
-    slope = rounded.clamp(INT8_MIN, INT8_MAX) - inside * (x / steps) if ctx.needs_input_grad[1] else None
-    ctx.save_for_backward(inside, slope)
+    inside = _is_inside(rounded)
+    share = gradient.to(torch.float32) * (rounded.clamp_(INT8_MIN, INT8_MAX) - inside * (x / steps))
+    others = [i for i in range(share.dim()) if i != axis]
+    return (gradient * inside).contiguous(), share.sum(dim=others)
 
 
-def _pass_gradient_inside(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-    inside, slope = ctx.saved_tensors
-    if slope is None:
-        return gradient * inside, None, None
-    share = gradient.to(torch.float32) * slope
-    others = [i for i in range(share.dim()) if i != ctx.axis]
-    return gradient * inside, share.sum(dim=others), None
+@learn_scale.register_fake
+def _(gradient: Tensor, x: Tensor, scale: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), torch.empty_like(scale)
 
 
-fake_quantize.register_autograd(_pass_gradient_inside, setup_context=_save_what_backward_needs)
+def _pack_bits(bits: Tensor) -> Tensor:
+    """Booleans as bytes of eight, the lowest bit first.
+
+    >>> _pack_bits(torch.tensor([True, False, True] + [False] * 5 + [True]))
+    tensor([5, 1], dtype=torch.uint8)
+    """
+    flat = functional.pad(bits.reshape(-1).to(torch.uint8), (0, -bits.numel() % 8))
+    return (flat.reshape(-1, 8) << _places(bits.device)).sum(dim=1, dtype=torch.uint8)
+
+
+def _unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """The first ``count`` bits of ``packed`` as booleans.
+
+    >>> _unpack_bits(torch.tensor([5], dtype=torch.uint8), 3)
+    tensor([ True, False,  True])
+    """
+    return ((packed[:, None] >> _places(packed.device)) & 1).reshape(-1)[:count].to(torch.bool)
+
+
+def _places(device: torch.device) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=device)

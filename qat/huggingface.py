@@ -4,8 +4,11 @@ Importing this module teaches ``from_pretrained`` the method ``qdq``; without it
 """
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, cast
 
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -90,10 +93,14 @@ class QDQHfQuantizer(HfQuantizer):
     float_attention: str
     """The attention implementation that ``unwrap`` gives back."""
 
+    given_weights: Mapping[str, Tensor] | None = None
+    """The state dict that the running ``save_pretrained`` was called with."""
+
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
         self.float_attention = model.config._attn_implementation
         cast(Any, model).quantization_report = convert_model(model, self.quantization_config.recipe)
         keep_ranges_in_fp32(model)
+        save_given_weights(model)
         absent = [r"\.gain$", *([r"\.amax$"] if self.quantization_config.state == "uncalibrated" else [])]
         model._keys_to_ignore_on_load_missing = [*(model._keys_to_ignore_on_load_missing or ()), *absent]
         return model
@@ -108,6 +115,10 @@ class QDQHfQuantizer(HfQuantizer):
             if isinstance(module, Gain) and not getattr(module.gain, "_is_hf_initialized", False):
                 reset_gain(module, len(module.gain))
         return model
+
+    def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[Mapping[str, Tensor] | None, dict[str, str]]:
+        """What was given to be saved; transformers takes nothing else for a quantized model."""
+        return self.given_weights, {}
 
     def is_serializable(self) -> bool:
         """True: ranges are ordinary buffers."""
@@ -134,6 +145,31 @@ def keep_ranges_in_fp32(model: PreTrainedModel) -> None:
     model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ()), _RANGES}
 
 
+def save_given_weights(model: PreTrainedModel) -> None:
+    """Makes ``save_pretrained`` save the ``state_dict`` it is given, as it does for a float model.
+
+    transformers (up to 5.23) drops it where a model is quantized. Under FSDP the other processes have gathered it and
+    gone: nothing else holds whole weights.
+    """
+    saving: Any = model
+    saving.save_pretrained = partial(_save_pretrained, model)
+
+
+def _save_pretrained(
+    model: PreTrainedModel,
+    save_directory: str | Path,
+    is_main_process: bool = True,  # noqa: FBT001, FBT002 - transformers' signature
+    state_dict: Mapping[str, Tensor] | None = None,
+    **named: Any,
+) -> None:
+    quantizer = cast(QDQHfQuantizer, cast(Any, model).hf_quantizer)
+    quantizer.given_weights = state_dict
+    try:
+        type(model).save_pretrained(model, save_directory, is_main_process=is_main_process, **named)
+    finally:
+        quantizer.given_weights = None
+
+
 def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: str = "rtx") -> WrapReport:
     """What became of every layer of ``model``, which is quantized in place and still has no ranges.
 
@@ -151,6 +187,7 @@ def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: s
     quantizer.float_attention = model.config._attn_implementation
     report = convert_model(model, config.recipe)
     keep_ranges_in_fp32(model)
+    save_given_weights(model)
     quantized: Any = model
     quantized.hf_quantizer = quantizer
     quantized.is_quantized = True
@@ -172,7 +209,7 @@ def unwrap(model: PreTrainedModel) -> PreTrainedModel:
     quantizer.remove_quantization_config(model)
     model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ())} - {_RANGES}
     model.config._is_quantized = False
-    del model.quantization_report
+    del model.quantization_report, model.save_pretrained
     return model
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qat.errors import RangeError
-from qat.fake_quant import fake_quantize, scale_from_amax
+from qat.fake_quant import fake_quantize, fake_quantize_within, scale_from_amax
+from qat.sharding import gather_whole
 from qat.spec import INT8_MAX, SMALLEST_SCALE, PerChannel, QuantSpec
 
 
@@ -47,6 +48,7 @@ class FakeQuantizer(nn.Module):
         self.depth = 0
         self.register_buffer("amax", torch.empty(ranges, dtype=torch.float32))
         self.has_range = False
+        self._scales: tuple[Tensor | None, int, tuple[Tensor, ...]] = (None, 0, ())
         self.clear_range()
 
     @property
@@ -57,7 +59,12 @@ class FakeQuantizer(nn.Module):
     @property
     def idle(self) -> bool:
         """Whether passing a tensor through does nothing: it is off, and no hook watches or replaces what passes."""
-        return not (self.enabled or self._forward_pre_hooks or self._forward_hooks)
+        return not (self.enabled or self.watched)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a hook sees or replaces what passes."""
+        return bool(self._forward_pre_hooks or self._forward_hooks)
 
     def set_range(self, amax: Tensor) -> None:
         """Stores ``amax``, one value for each channel or depth.
@@ -82,7 +89,7 @@ class FakeQuantizer(nn.Module):
 
     def refresh_state(self) -> None:
         """Makes ``has_range`` say what the buffer holds; called whenever a buffer was loaded."""
-        self.has_range = bool(torch.isfinite(self.amax).all())
+        self.has_range = bool(torch.isfinite(gather_whole(self.amax)).all())
 
     def learn_range(self) -> None:
         """Makes the range a parameter.
@@ -96,25 +103,36 @@ class FakeQuantizer(nn.Module):
 
     def freeze_range(self) -> None:
         """Makes a learned range a buffer again; one that fell below the smallest scale is stored as that."""
-        amax = cast(Tensor, self._parameters.pop("amax")).detach()
+        amax = gather_whole(cast(Tensor, self._parameters.pop("amax")).detach())
         self.register_buffer("amax", amax.clamp(min=SMALLEST_SCALE * INT8_MAX))
 
     def scale(self) -> Tensor:
         """The FP32 scale in use: a vector over channels, or the scalar of the running depth."""
-        amax = self.amax if self.axis is not None else self.amax[self.depth]
-        return scale_from_amax(amax, self.spec.scale_type)
+        if self.axis is not None:
+            return scale_from_amax(self.amax, self.spec.scale_type)
+        if torch.compiler.is_compiling() or self.amax.requires_grad or self.amax.is_inference():
+            return scale_from_amax(self.amax[self.depth], self.spec.scale_type)
+        amax, version, scales = self._scales
+        if amax is not self.amax or version != self.amax._version:  # torch counts every change of a tensor in place
+            scales = scale_from_amax(self.amax, self.spec.scale_type).unbind()
+            self._scales = self.amax, self.amax._version, scales
+        return scales[self.depth]
 
     def _learned_scale(self, x: Tensor) -> Tensor:
         """The same scale, through which the gradient reaches the range: straight through the rounding of the scale.
 
-        The gradient is divided by ``sqrt(127 n)``, n the number of values (LSQ, arXiv 1902.08153, section 2.2), which
-        keeps it as large as that of a weight.
+        The gradient is divided by ``sqrt(127 n)``, n the number of values of one row (LSQ, arXiv 1902.08153, section
+        2.2), which keeps it as large as that of a weight, and the same however the rows are batched.
         """
-        exact = self.amax[self.depth] / (INT8_MAX * math.sqrt(INT8_MAX * x.numel()))
+        exact = self.amax[self.depth] / (INT8_MAX * math.sqrt(INT8_MAX * x[0].numel()))
         return self.scale().detach() + (exact - exact.detach())
 
     def forward(self, x: Tensor, amax: Tensor | None = None) -> Tensor:
-        """``x`` rounded to INT8 steps; ``amax`` replaces the stored range where the owner knows a fresher one.
+        """``x`` rounded to INT8 steps.
+
+        Args:
+            x: the tensor.
+            amax: replaces the stored range where the owner knows a fresher one, which covers all of ``x``.
 
         Raises:
             RangeError: no range has been set.
@@ -122,10 +140,10 @@ class FakeQuantizer(nn.Module):
         if not self.enabled:
             return x
         if amax is not None:
-            return cast(Tensor, fake_quantize(x, scale_from_amax(amax, self.spec.scale_type), self.axis))
+            return fake_quantize_within(x, scale_from_amax(amax, self.spec.scale_type), self.axis)
         self._require_range()
         scale = self._learned_scale(x) if self.amax.requires_grad else self.scale()
-        return cast(Tensor, fake_quantize(x, scale, self.axis))
+        return fake_quantize(x, scale, self.axis)
 
     def _require_range(self) -> None:
         if not self.has_range:
@@ -157,6 +175,11 @@ def named_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
     for name, module in model.named_modules():
         if isinstance(module, FakeQuantizer):
             yield name, module
+
+
+def calibrated_quantizers(model: nn.Module) -> Iterator[tuple[str, FakeQuantizer]]:
+    """The quantizers whose range comes from data, with their paths."""
+    return ((name, each) for name, each in named_quantizers(model) if each.spec.range_source == "calibrated")
 
 
 def quantizers_without_range(model: nn.Module) -> list[str]:

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qat.errors import RecipeError, suggest
-from qat.spec import ScaleType
+from qat.spec import Bits, ScaleType
 
 Role = Literal["weight", "input", "residual", "add_local", "attention", "preactivation", "product"]
 PRODUCTS: tuple[Role, ...] = ("preactivation", "product")
@@ -26,6 +26,9 @@ TARGET_WEIGHTS: dict[str, WeightGranularity] = {
     "openvino": "per_channel",
 }
 """The weight granularity each target runs best and safest with; stored in the checkpoint by calibration."""
+
+CPU_TARGETS = ("onnxruntime", "openvino")
+"""The targets that multiply unsigned activations by signed weights on a CPU."""
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -47,6 +50,7 @@ class Recipe(BaseModel):
     Attributes:
         name: what reports call it.
         weights: one range for each output channel, or one for the weight (q, k and v tied).
+        weight_bits: 7 leaves the upper half of INT8 to the sums: CPUs without VNNI saturate with 8.
         sharing: ``tensor`` gives a tensor that several layers read one quantizer; ``reader`` gives each its own.
         scale_type: what scales are rounded to; ``float32`` keeps imported ranges exactly.
         rules: ordered; the last one that matches a module and role decides.
@@ -56,6 +60,7 @@ class Recipe(BaseModel):
 
     name: str
     weights: WeightGranularity = "per_channel"
+    weight_bits: Bits = 8
     sharing: Sharing = "tensor"
     scale_type: ScaleType = "float16"
     rules: tuple[Rule, ...] = Field(min_length=1, strict=False)

@@ -1,4 +1,4 @@
-"""The task's metric over labelled rows, whatever computes the answers: a torch model here, any runner elsewhere."""
+"""The task's metrics over labelled rows, whatever computes the answers: a torch model here, any runner elsewhere."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,22 +10,40 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from qat.batches import Batch, IntArrays, iterate_batches, restore_order
+from qat.errors import RangeError
 from qat.tasks.base import Encoded, Task
 
 Progress = Callable[[int, int], None]
-Infer = Callable[[IntArrays], NDArray[np.generic]]
-"""The logits of one batch of padded inputs."""
+Infer = Callable[[IntArrays], Mapping[str, NDArray[Any]]]
+"""The answers to one batch of padded inputs, by field."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accuracy:
-    """A metric and its sample size; ``logits`` are in the order of the rows."""
+    """A task's metrics and their sample size.
+
+    Attributes:
+        metric: the headline's name.
+        value: the headline.
+        metrics: every metric by name, the headline first.
+        n: how many answers they are over.
+        outputs: the answers by field, ``(rows, ...)`` in the order of the rows, not a number where there is no token.
+    """
 
     task: str
-    metric: str
-    value: float
+    metrics: Mapping[str, float]
     n: int
-    logits: NDArray[np.float32] = field(repr=False)
+    outputs: Mapping[str, NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def metric(self) -> str:
+        """The headline's name."""
+        return next(iter(self.metrics))
+
+    @property
+    def value(self) -> float:
+        """The headline."""
+        return self.metrics[self.metric]
 
 
 def score_rows(
@@ -37,33 +55,47 @@ def score_rows(
     batch_size: int = 64,
     progress: Progress = lambda done, rows: None,
 ) -> Accuracy:
-    """The task's metric over every row, in batches of similar length.
+    """The task's metrics over every row, in batches of similar length; what is answered to padding counts nowhere.
 
     Raises:
         DataError: no rows, or rows without labels.
         RangeError: answers that are not finite.
     """
-    answers: list[tuple[Batch, NDArray[np.float32]]] = []
-    labels: list[tuple[Batch, NDArray[np.int64]]] = []
-    done = 0
+    parts: dict[str, list[tuple[Batch, NDArray[np.float32]]]] = {name: [] for name in task.outputs}
+    done = broken = 0
     for batch in iterate_batches(rows, batch_size=batch_size, pad_token_id=pad_token_id, order="length"):
-        answers.append((batch, infer(batch.inputs).astype(np.float32)))
-        labels.append((batch, batch.targets["labels"]))
+        answers = infer(batch.inputs)
+        wrong = np.zeros(len(batch.index), np.bool_)
+        for name, kept in parts.items():
+            output = answers[name].astype(np.float32)
+            real = _real_entries(output, batch, per_token=task.per_token)
+            wrong |= (real & ~np.isfinite(output)).reshape(len(output), -1).any(axis=1)
+            kept.append((batch, np.where(real, output, np.float32(np.nan))))
+        broken += int(wrong.sum())
         done += len(batch.index)
         progress(done, len(rows))
-    logits: NDArray[np.float32] = restore_order(answers)
-    value = task.score(logits, restore_order(labels))
-    return Accuracy(task=task.name, metric=task.metric_name, value=value, n=len(rows), logits=logits)
+    if broken:
+        raise RangeError(f"{broken} of {len(rows)} rows have answers that are not finite: nothing can be scored")
+    outputs = {name: restore_order(kept) for name, kept in parts.items()}
+    return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
 
 
-def infer_with(model: PreTrainedModel, output: str = "logits") -> Infer:
-    """What answers with one output of ``model``, in evaluation mode, on the device it is on."""
+def _real_entries(output: NDArray[Any], batch: Batch, *, per_token: bool) -> NDArray[np.bool_]:
+    """Which entries of an output were computed for a token, a mask that broadcasts."""
+    if not per_token:
+        return np.ones((1,) * output.ndim, np.bool_)
+    mask: NDArray[np.bool_] = batch.inputs["attention_mask"] != 0
+    return mask.reshape(mask.shape + (1,) * (output.ndim - mask.ndim))
+
+
+def infer_with(model: PreTrainedModel) -> Infer:
+    """What answers with the outputs of ``model``, in evaluation mode, on the device it is on."""
     forward: Any = model.eval()
 
-    def infer(inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.generic]:
+    def infer(inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.generic]]:
         tensors = {name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()}
         with torch.inference_mode():
-            found: torch.Tensor = forward(**tensors, return_dict=True)[output]
-        return found.float().cpu().numpy()
+            found: Mapping[str, Any] = forward(**tensors, return_dict=True)
+        return {name: x.float().cpu().numpy() for name, x in found.items() if isinstance(x, torch.Tensor)}
 
     return infer

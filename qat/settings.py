@@ -7,10 +7,12 @@ from typing import Any
 from qat.errors import RecipeError, suggest
 
 NAMESPACES = ("weights", "calibration", "finetune", "export", "build")
+_OF_RECIPE = {"": "weights", "bits": "weight_bits"}
+"""What ``weights`` and ``weights.bits`` are called in a recipe."""
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The overrides by stage; ``weights=per_tensor`` stands for the recipe's own ``weights``.
+    """The overrides by stage; ``weights=per_tensor`` and ``weights.bits=7`` stand for the recipe's own.
 
     Raises:
         RecipeError: no ``=``, or a stage that does not exist.
@@ -28,10 +30,11 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
             raise RecipeError(f"--set '{assignment}' is no assignment: write --set stage.name=value")
         if stage not in NAMESPACES:
             raise RecipeError(f"--set '{assignment}': unknown stage '{stage}', {suggest(stage, NAMESPACES)}")
-        if (stage == "weights") == bool(key):
-            form = "weights=per_tensor" if stage == "weights" else f"{stage}.name=value"
+        known = key in _OF_RECIPE if stage == "weights" else bool(key)
+        if not known:
+            form = "weights=per_tensor or weights.bits=7" if stage == "weights" else f"{stage}.name=value"
             raise RecipeError(f"--set '{assignment}' names no setting: write --set {form}")
-        found.setdefault(stage, {})[key or "weights"] = _read_value(text)
+        found.setdefault(stage, {})[_OF_RECIPE[key] if stage == "weights" else key] = _read_value(text)
     return found
 
 

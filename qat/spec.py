@@ -5,6 +5,7 @@ from typing import Literal
 
 ScaleType = Literal["float16", "float32"]
 RangeSource = Literal["calibrated", "weight", "constant"]
+Bits = Literal[7, 8]
 
 INT8_MIN, INT8_MAX = -128, 127
 SMALLEST_SCALE = 2.0**-14
@@ -40,9 +41,21 @@ class QuantSpec:
         range_source: ``calibrated`` ranges come from data, ``weight`` ranges follow the weight they belong to,
             ``constant`` ranges are known beforehand (attention probabilities lie in [0, 1]).
         token_axis: where the tokens lie in an activation, so that padding can be left out; batch is axis 0.
+        bits: how many of the 8 a weight uses. Of 7 the levels reach from -63 to 63, so that no pair of products
+            with unsigned activations leaves 16 bits.
     """
 
     granularity: Granularity = PerTensor()
     scale_type: ScaleType = "float16"
     range_source: RangeSource = "calibrated"
     token_axis: int = 1
+    bits: Bits = 8
+
+    @property
+    def headroom(self) -> float:
+        """How many times the range is as wide as the largest value: 127 steps of INT8 by those that are used.
+
+        >>> QuantSpec().headroom, QuantSpec(bits=7).headroom == 127 / 63
+        (1.0, True)
+        """
+        return INT8_MAX / ((1 << (self.bits - 1)) - 1)

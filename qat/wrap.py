@@ -98,7 +98,7 @@ def restore_model(model: PreTrainedModel, implementation: str) -> None:
                 del module.gain
             module.__class__ = float_class[type(module)]
     _set_attention(model, implementation)
-    _restore_training_flags(model, family)
+    _restore_training_flags(model)
 
 
 def is_wrapped(model: nn.Module) -> bool:
@@ -151,7 +151,9 @@ def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> N
         channels = 1
         if recipe.weights == "per_channel":
             granularity, channels = PerChannel(member.channel_axis), member.weight.shape[member.channel_axis]
-        spec = QuantSpec(granularity=granularity, scale_type=recipe.scale_type, range_source="weight")
+        spec = QuantSpec(
+            granularity=granularity, scale_type=recipe.scale_type, range_source="weight", bits=recipe.weight_bits
+        )
         _fill_slot(model, path, "weight_quantizer", spec, channels)
         if recipe.weights == "per_tensor" and recipe.sharing == "tensor":
             member.partners = tuple(other for other in members if other is not member)
@@ -167,20 +169,19 @@ def _set_attention(model: PreTrainedModel, implementation: str) -> None:
 def _set_training_flags(model: PreTrainedModel, family: Family) -> None:
     names = {plain.__name__: quant.__name__ for plain, quant in family.swaps.items()}
     for module in _pretrained_modules(model):
-        whole = {family.layer.__name__, *(module._no_split_modules or ())}
-        module._no_split_modules = {names.get(name, name) for name in whole}
+        # not what else upstream names: FSDP2 in accelerate makes the word embeddings a unit, which no other may hold
+        module._no_split_modules = {names[family.layer.__name__]}
         module.supports_gradient_checkpointing = True
 
 
-def _restore_training_flags(model: PreTrainedModel, family: Family) -> None:
-    names = {quant.__name__: plain.__name__ for plain, quant in family.swaps.items()}
-    upstream = {name for module in _pretrained_modules(model) for name in type(module)._no_split_modules or ()}
+def _restore_training_flags(model: PreTrainedModel) -> None:
     for module in _pretrained_modules(model):
-        module._no_split_modules = upstream & {names.get(name, name) for name in module._no_split_modules or ()}
+        named = (type(inner)._no_split_modules or () for inner in _pretrained_modules(module))
+        module._no_split_modules = {name for names in named for name in names}
         vars(module).pop("supports_gradient_checkpointing", None)
 
 
-def _pretrained_modules(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+def _pretrained_modules(model: nn.Module) -> Iterator[PreTrainedModel]:
     return (module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 

@@ -23,6 +23,7 @@ from qat.batches import Batch, iterate_batches
 from qat.errors import BuildError, CheckpointError, DataError
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
+from qat.tasks.heads import SingleLabel
 
 _ROOT = Path(benchmarks.__file__).parents[1]
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -164,19 +165,11 @@ def run_module(python: Path, arguments: Sequence[str], contest: Contest, *, cwd:
         contest: for its threads and its limit of time.
         cwd: the folder it runs in.
     """
-    threads = str(contest.threads)
-    settings = {
-        "PYTHONPATH": str(_ROOT),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
     try:
         done = subprocess.run(  # noqa: S603
             [str(python), "-m", *arguments],
             cwd=cwd,
-            env={**os.environ, **settings},
+            env={**os.environ, **list_variables(contest.threads)},
             capture_output=True,
             text=True,
             errors="replace",
@@ -191,6 +184,17 @@ def run_module(python: Path, arguments: Sequence[str], contest: Contest, *, cwd:
     return lines[-1][:300] if lines else f"exit status {done.returncode}"
 
 
+def list_variables(threads: int) -> dict[str, str]:
+    """The environment variables of a peer's process: it finds the project, fetches nothing, uses so many threads."""
+    return {
+        "PYTHONPATH": str(_ROOT),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
 def _trace(contest: Contest, inputs: Sequence[str], folder: Path) -> tuple[Path | None, str]:
     path = folder / "float.onnx"
     arguments = ["benchmarks.peers.float_graph", str(contest.checkpoint.absolute()), contest.task, str(path), *inputs]
@@ -200,9 +204,9 @@ def _trace(contest: Contest, inputs: Sequence[str], folder: Path) -> tuple[Path 
 
 def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch]]:
     task = find_task(contest.task)
-    if task.metric_name != "accuracy":
+    if contest.task != "text-classification":
         raise DataError(
-            f"--task {contest.task} is scored by {task.metric_name}: peers are compared row by row, by accuracy"
+            f"--task {contest.task}: peers are compared row by row, by accuracy; give --task text-classification"
         )
     if not (contest.checkpoint / "config.json").is_file():
         raise CheckpointError(f"no checkpoint in {contest.checkpoint}: give a Hugging Face folder with a config.json")
@@ -218,6 +222,11 @@ def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch]]:
     pad = int(tokenizer.pad_token_id or 0)
     texts = encode(contest.data, contest.texts, labelled=False)
     scored = encode(contest.evaluation, contest.limit, labelled=True)
+    if scored.problem_type != SingleLabel.problem_type:
+        raise DataError(
+            f"{contest.checkpoint} has a head for {scored.problem_type}: peers are compared by accuracy, "
+            "give a checkpoint with one label a row"
+        )
     if len(scored) < 2:
         raise DataError(f"{contest.evaluation} gives {len(scored)} row: a standard error needs two or more")
     return (

@@ -42,14 +42,14 @@ class ModelOptModel:
         from transformers import AutoModelForSequenceClassification
 
         torch.set_num_threads(job.threads)
-        self._model: Any = AutoModelForSequenceClassification.from_pretrained(job.checkpoint).eval()
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(job.checkpoint).eval()
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:
         """The logits of one batch."""
         import torch
 
         with torch.inference_mode():
-            logits = self._model(**{name: torch.from_numpy(array) for name, array in feed.items()}).logits
+            logits = self.model(**{name: torch.from_numpy(array) for name, array in feed.items()}).logits
         return np.asarray(logits.numpy(), dtype=np.float32)
 
     def quantize(self, recipe: str, batches: Iterable[Feed]) -> None:
@@ -68,13 +68,13 @@ class ModelOptModel:
         elif placement:
             config["quant_cfg"] += self.list_full("histogram" if by_hand else "max")
         feeds = list(batches)
-        mtq.quantize(self._model, config, None if by_hand else lambda _: self._run(feeds))
+        mtq.quantize(self.model, config, None if by_hand else lambda _: self._run(feeds))
         if by_hand:
             self._calibrate(feeds, method)
 
     def describe(self) -> Inside:
         """Counts of the enabled quantizers."""
-        enabled = [name for name, module in self._model.named_modules() if getattr(module, "is_enabled", False)]
+        enabled = [name for name, module in self.model.named_modules() if getattr(module, "is_enabled", False)]
         weights = [name.rpartition(".")[0] for name in enabled if name.endswith("weight_quantizer")]
         fed = {name.rpartition(".")[0] for name in enabled if name.endswith("input_quantizer")}
         scores = {f"{name.rpartition('.')[0]}.k_bmm_quantizer" for name in enabled if name.endswith("q_bmm_quantizer")}
@@ -96,14 +96,14 @@ class ModelOptModel:
         from modelopt.torch.quantization.model_calib import enable_stats_collection
         from modelopt.torch.quantization.nn import TensorQuantizer
 
-        enable_stats_collection(self._model)
-        for module in self._model.modules():
+        enable_stats_collection(self.model)
+        for module in self.model.modules():
             weight = getattr(module, "weight_quantizer", None)
             if isinstance(weight, TensorQuantizer) and weight.is_enabled:
                 weight(module.weight)
         self._run(feeds)
         with torch.no_grad():
-            for module in self._model.modules():
+            for module in self.model.modules():
                 if isinstance(module, TensorQuantizer) and module.is_enabled and module._calibrator is not None:
                     _load_range(module, method)
 
@@ -112,17 +112,17 @@ class ModelOptModel:
         off = [{"quantizer_name": "*", "parent_class": "nn.LayerNorm", "enable": False}]
         return off + [
             {"quantizer_name": f"{name}.*", "enable": False}
-            for name, module in self._model.named_modules()
+            for name, module in self.model.named_modules()
             if _has_weight(module) and not is_in_encoder_layer(name)
         ]
 
     def list_full(self, calibrator: str) -> list[dict[str, Any]]:
         """The linear placement, with LayerNorm outputs instead of the inputs they feed, and q, k, v."""
-        if not any(name.endswith("intermediate.dense") for name, _ in self._model.named_modules()):
+        if not any(name.endswith("intermediate.dense") for name, _ in self.model.named_modules()):
             raise NotImplementedError("the LayerNorms that feed a layer are listed for BERT alone")
         int8 = {"num_bits": 8, "axis": None, "calibrator": calibrator}
         entries = self.list_linear()
-        for name, _ in self._model.named_modules():
+        for name, _ in self.model.named_modules():
             if self._reads_layer_norm(name):
                 entries.append({"quantizer_name": f"{name}.input_quantizer", "enable": False})
         entries += [
@@ -135,7 +135,7 @@ class ModelOptModel:
         """The LayerNorms whose output an encoder layer reads: all of BERT's but the last."""
         from torch import nn
 
-        return [name for name, module in self._model.named_modules() if isinstance(module, nn.LayerNorm)][:-1]
+        return [name for name, module in self.model.named_modules() if isinstance(module, nn.LayerNorm)][:-1]
 
     def _reads_layer_norm(self, name: str) -> bool:
         """Whether it is the q, k or v projection or the first feed-forward Linear of BERT."""

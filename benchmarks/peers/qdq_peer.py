@@ -11,16 +11,13 @@ from numpy.typing import NDArray
 from benchmarks.peers.job import Feed, Inside, Job
 from benchmarks.peers.row import FLOAT, Peer, Placement, Row
 from benchmarks.peers.worker import serve
-from calibration.calibrate import calibrate
+from calibration.quantize import quantize_model
 from calibration.ranges import METHODS
 from calibration.settings import BEST, CalibrationSettings
 from qat.checkpoint import load_checkpoint
-from qat.huggingface import wrap
 from qat.quantizer import named_quantizers
 from qat.recipe import PRODUCTS, Recipe, Rule, WeightGranularity
-from qat.split import split_outlier_neurons
 from qat.tasks import find_task
-from qat.wrap import WrapReport
 
 _PLACEMENTS: tuple[tuple[Placement, WeightGranularity], ...] = (
     ("linear", "per_channel"),
@@ -30,28 +27,35 @@ _PLACEMENTS: tuple[tuple[Placement, WeightGranularity], ...] = (
 )
 _SHORT = {"per_channel": "channel", "per_tensor": "tensor"}
 _TARGETS = {"per_channel": "onnxruntime", "per_tensor": "rtx"}
-
-
-def _name_recipe(placement: Placement, weights: WeightGranularity, method: str) -> str:
-    return f"{placement}/{_SHORT[weights]} {method}"
-
-
-_SETTINGS = {
-    _name_recipe(placement, weights, method): (placement, weights, method)
-    for (placement, weights), method in product(_PLACEMENTS, (*METHODS, BEST))
-}
-
-ROWS = (
-    Row(recipe=FLOAT, standing="float", placement="float", weights="-"),
-    *(
-        Row(recipe=name, standing="matched", placement=placement, weights=weights)
-        for name, (placement, weights, _) in _SETTINGS.items()
-    ),
-)
-
+SHIPPED = "default"
+"""What the rows of our own defaults are called: those of ``qdq calibrate``, preactivations among them."""
 
 _NO_PRODUCTS = Rule(layers="*", roles=PRODUCTS, quantize=False)
 """Peers see a Linear with its bias as one operator: in matched rows what comes before the bias stays float."""
+
+
+def _match(placement: Placement, weights: WeightGranularity, method: str) -> tuple[Row, Recipe]:
+    name = f"{placement}/{_SHORT[weights]} {method}"
+    plain = Recipe.load(placement)
+    recipe = plain.model_copy(update={"weights": weights, "rules": (*plain.rules, _NO_PRODUCTS)})
+    return Row(recipe=name, standing="matched", placement=placement, weights=weights), recipe
+
+
+def _ship(weights: WeightGranularity) -> tuple[Row, Recipe]:
+    row = Row(recipe=f"{SHIPPED}/{_SHORT[weights]} {BEST}", standing="as shipped", placement="own", weights=weights)
+    return row, Recipe.load("tensorrt").model_copy(update={"weights": weights})
+
+
+_RECIPES = {
+    row.recipe: (row, recipe)
+    for row, recipe in (
+        *(_match(*placement, method) for placement, method in product(_PLACEMENTS, (*METHODS, BEST))),
+        _ship("per_channel"),
+        _ship("per_tensor"),
+    )
+}
+
+ROWS = (Row(recipe=FLOAT, standing="float", placement="float", weights="-"), *(row for row, _ in _RECIPES.values()))
 
 
 class QdqModel:
@@ -60,7 +64,6 @@ class QdqModel:
     def __init__(self, job: Job, folder: Path) -> None:
         torch.set_num_threads(job.threads)
         self._model = load_checkpoint(job.checkpoint, find_task(job.task)).model.eval()
-        self._wrapped = WrapReport(())
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:
         """The logits of one batch."""
@@ -70,15 +73,14 @@ class QdqModel:
 
     def quantize(self, recipe: str, batches: Iterable[Feed]) -> None:
         """Splits outlier neurons where weights have one range, wraps, calibrates."""
-        placement, weights, method = _SETTINGS[recipe]
-        settings = CalibrationSettings(method=method)
-        if settings.split_outliers and weights == "per_tensor":
-            split_outlier_neurons(self._model)
-        plain = Recipe.load(placement)
-        rules = (*plain.rules, _NO_PRODUCTS)
-        chosen = plain.model_copy(update={"weights": weights, "rules": rules})
-        self._wrapped = wrap(self._model, chosen, target=_TARGETS[weights])
-        calibrate(self._model, (_to_tensors(feed) for feed in batches), settings=settings)
+        _, chosen = _RECIPES[recipe]
+        quantize_model(
+            self._model,
+            (_to_tensors(feed) for feed in batches),
+            chosen,
+            target=_TARGETS[chosen.weights],
+            settings=CalibrationSettings(method=recipe.split()[-1]),
+        )
 
     def describe(self) -> Inside:
         """Counts of the wrapped model's quantizers; an attention adds its two products."""

@@ -114,5 +114,5 @@ def _explain(product: Product, operation: str, *, static: bool) -> str:
     if product.operation in ("Conv", "ConvTranspose"):
         return f"{operation} in float: a convolution fuses only with a QuantizeLinear on its output"
     if static and operation in ("Gemm", "FusedGemm"):
-        return f"{operation} in float: with fixed shapes the bias was fused first; export with dynamic axes"
+        return f"{operation} in float: with fixed shapes the bias was fused first; {_ADVICE}"
     return f"{operation} in float: all operands are quantized but ONNX Runtime did not fuse it; {_ADVICE}"

@@ -89,14 +89,12 @@ def _match(graph: ProductGraph, model: onnx.ModelProto, nodes: Sequence[RuntimeN
     """What runs each product that was found in the execution graph.
 
     A node that makes an output of the graph is called after the output; the first product of an attention loses its
-    name where one kernel computes both.
+    name where one kernel computes both. Where shapes are fixed, the scales may have left the product for the chain of
+    small operations behind it: the node that has the product's own name is the product.
     """
-    found = {
-        origin.removesuffix(_RENAMED): node
-        for node in nodes
-        if node.kind in PRODUCTS and not node.constant
-        for origin in node.origins
-    }
+    products = [node for node in nodes if node.kind in PRODUCTS and not node.constant]
+    found = {origin.removesuffix(_RENAMED): node for node in products for origin in node.origins}
+    found |= {origin: node for node in products for origin in node.origins}
     runs = {
         name: found[known]
         for node in model.graph.node

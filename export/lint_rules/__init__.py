@@ -10,6 +10,7 @@ from export.lint_rules import (
     operators,
     opset,
     products,
+    saturation,
     scales,
     weights,
     zero_points,
@@ -18,5 +19,5 @@ from export.lint_rules.base import ENGINES, Issue, Rule, Severity, list_rules
 
 __all__ = [
     "ENGINES", "Issue", "Rule", "Severity", "attention", "casts", "interface", "list_rules", "operators", "opset",
-    "products", "scales", "weights", "zero_points",
+    "products", "saturation", "scales", "weights", "zero_points",
 ]  # fmt: skip

@@ -79,9 +79,10 @@ def _extreme_constant(node: ir.Node) -> float | None:
     return None
 
 
-@rule("partial-attention", targets=TENSORRT)
+@rule("partial-attention", targets=(*TENSORRT, "openvino"))
 def check_quantizers(graph: LintGraph) -> Iterator[Issue]:
     """The four tensors of an attention are quantized together."""
+    loses = "loses its fused attention kernel" if graph.target in TENSORRT else "computes a product of it in float"
     for scores, context in _list_attentions(graph):
         operands = [*scores.inputs[:2], *context.inputs[:2]]
         left = [f"'{each.name}'" for each in operands if each is not None and dequantizer_of(each) is None]
@@ -89,7 +90,22 @@ def check_quantizers(graph: LintGraph) -> Iterator[Issue]:
             yield warning(
                 scores,
                 f"attention has {len(operands) - len(left)} of its four operands (q, k, probs, v) quantized, not "
-                f"{', '.join(left)}: {graph.engine} loses its fused attention kernel; quantize all four, or none",
+                f"{', '.join(left)}: {graph.engine} {loses}; quantize all four, or none",
+            )
+
+
+@rule("unsigned-attention", targets=("openvino",))
+def check_signs(graph: LintGraph) -> Iterator[Issue]:
+    """The four tensors of an attention are signed."""
+    for scores, context in _list_attentions(graph):
+        pairs = [dequantizer_of(each) for each in (*scores.inputs[:2], *context.inputs[:2])]
+        levels = [input_of(each, 0) for each in pairs if each is not None]
+        unsigned = [f"'{each.name}'" for each in levels if each is not None and each.dtype == ir.DataType.UINT8]
+        if unsigned:
+            yield warning(
+                scores,
+                f"attention reads UINT8 ({', '.join(unsigned)}): {graph.engine} computes it in INT8 with signed "
+                "operands only, and in float here; quantize q, k, v and probs to int8 with zero point 0",
             )
 
 

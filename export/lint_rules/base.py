@@ -10,7 +10,7 @@ from export.lint_rules.graph import LintGraph, name_of
 
 Severity = Literal["error", "warning"]
 
-ENGINES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX", "onnxruntime": "ONNX Runtime"}
+ENGINES = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 """The targets with rules, each with what messages call it."""
 
 TENSORRT = ("tensorrt", "rtx")

@@ -39,6 +39,17 @@ def check_integer(graph: LintGraph) -> Iterator[Issue]:
             )
 
 
+@rule("float-integer-product", targets=("openvino",))
+def check_integer_product(graph: LintGraph) -> Iterator[Issue]:
+    """INT8 products are written as QuantizeLinear and DequantizeLinear around float ones."""
+    for node in graph.of_type("MatMulInteger", "ConvInteger"):
+        yield warning(
+            node,
+            f"{graph.engine} computes {node.op_type} in FP32: it makes INT8 kernels from DequantizeLinear in front of "
+            "float operators; export in the QDQ format with static ranges",
+        )
+
+
 @rule("layer-norm", targets=TENSORRT)
 def check_layer_normalization(graph: LintGraph) -> Iterator[Issue]:
     """A normalization is one operator."""

@@ -83,7 +83,7 @@ def check_type(graph: LintGraph) -> Iterator[Issue]:
             )
 
 
-@rule("per-channel-activation", targets=TENSORRT)
+@rule("per-channel-activation", targets=(*TENSORRT, "openvino"))
 def check_activation(graph: LintGraph) -> Iterator[Issue]:
     """Only weights have one scale a channel."""
     for node, scale in list_parameters(graph, SCALE):

@@ -24,18 +24,19 @@ def check_constant(graph: LintGraph) -> Iterator[Issue]:
 
 @rule("zero-point-not-zero")
 def check_zero(graph: LintGraph) -> Iterator[Issue]:
-    """Zero points are 0 and signed; ONNX Runtime also takes uint8 around 128, which are the same numbers."""
+    """Zero points are 0 and signed; CPU runtimes also take uint8 around 128, which are the same numbers."""
+    runtime = graph.target not in TENSORRT
     for node, zero in list_parameters(graph, ZERO_POINT):
         array = constant_behind(zero)
         if array is None or array.dtype not in (np.int8, np.uint8):
             continue
         unsigned = array.dtype == np.uint8
-        off = array[array != (128 if unsigned and graph.target == "onnxruntime" else 0)]
-        if graph.target == "onnxruntime" and off.size:
+        off = array[array != (128 if unsigned and runtime else 0)]
+        if runtime and off.size:
             yield warning(
                 node,
-                f"the zero point is {array.dtype} {off.flat[0]}: ONNX Runtime runs it, but TensorRT refuses any but 0; "
-                "quantize symmetrically (int8 with zero point 0, or uint8 with 128)",
+                f"the zero point is {array.dtype} {off.flat[0]}: {graph.engine} runs it, but TensorRT refuses any but "
+                "0; quantize symmetrically (int8 with zero point 0, or uint8 with 128)",
             )
         elif off.size:
             yield error(
@@ -43,7 +44,7 @@ def check_zero(graph: LintGraph) -> Iterator[Issue]:
                 f"the zero point is {array.dtype} {off.flat[0]}, but {graph.engine} quantizes symmetrically and "
                 "refuses any but 0; quantize to int8 with zero point 0 (calibrate symmetric ranges)",
             )
-        elif unsigned and graph.target != "onnxruntime":
+        elif unsigned and not runtime:
             yield error(
                 node,
                 f"the zero point is uint8, but {graph.engine} builds it as int8 without a word, so that levels above "

@@ -11,13 +11,15 @@ from export.passes.qdq_nodes import add_initializer, constant, nodes_of, operand
 
 MASKED_SCORE = -10000.0
 MASK_INPUT = "attention_mask"
+_SHAPING = ("Unsqueeze", "Reshape")
 
 
 class BoundMask(ir.passes.InPlacePass):
     """Rebuilds the additive mask of bidirectional attention.
 
     Rules: (1) what is added right before a softmax and depends on nothing but graph inputs is the mask; (2) it becomes
-    ``(1 - attention_mask) * -10000``, shaped ``(batch, 1, 1, tokens)``, built once; (3) what made the old one goes.
+    ``(1 - attention_mask) * -10000``, shaped ``(batch, 1, 1, tokens)``, built once; of a mask ``(batch, choices,
+    tokens)`` the choices follow one another; (3) what made the old one goes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -27,18 +29,18 @@ class BoundMask(ir.passes.InPlacePass):
         ]
         if not sites:
             return ir.passes.PassResult(model, modified=False)
-        mask = _build_mask(model)
+        mask = _build_mask(model, instead_of=operand(*sites[0]))
         for add, index in sites:
             add.replace_input_with(index, mask)
         remove_dead(model)
         return ir.passes.PassResult(model, modified=True)
 
     def requires(self, model: ir.Model) -> None:
-        """A two-dimensional ``attention_mask`` is a graph input wherever a softmax has a mask."""
+        """An ``attention_mask`` of two or three axes is a graph input wherever a softmax has a mask."""
         masked = any(_mask_operands(model, softmax) for softmax in nodes_of(model, "Softmax"))
         shapes = {value.name: value.shape for value in model.graph.inputs}
-        if masked and (shapes.get(MASK_INPUT) is None or len(shapes[MASK_INPUT] or ()) != 2):
-            raise ir.passes.PreconditionError(f"attention has a mask but '{MASK_INPUT}' is no two-dimensional input")
+        if masked and (shapes.get(MASK_INPUT) is None or len(shapes[MASK_INPUT] or ()) not in (2, 3)):
+            raise ir.passes.PreconditionError(f"attention has a mask but '{MASK_INPUT}' is no input of 2 or 3 axes")
 
 
 def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int]]:
@@ -50,8 +52,9 @@ def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int
 
 
 def _is_bounded(mask: ir.Value) -> bool:
-    shaped = mask.producer()
-    scores = operand(shaped, 0).producer() if shaped is not None and shaped.op_type == "Unsqueeze" else None
+    scores = mask.producer()
+    while scores is not None and scores.op_type in _SHAPING:
+        scores = operand(scores, 0).producer()
     lowest = constant(operand(scores, 1)) if scores is not None and scores.op_type == "Mul" else None
     return lowest is not None and lowest.size == 1 and float(lowest) == MASKED_SCORE
 
@@ -72,20 +75,29 @@ def _depends_only_on_mask(value: ir.Value) -> bool:
     return any(each.is_graph_input() for each in seen)
 
 
-def _build_mask(model: ir.Model) -> ir.Value:
+def _build_mask(model: ir.Model, instead_of: ir.Value) -> ir.Value:
     source = next(value for value in model.graph.inputs if value.name == MASK_INPUT)
+    sizes = list(source.shape or ())
     one = add_initializer(model, "mask_one", np.array(1.0, np.float32))
     lowest = add_initializer(model, "mask_lowest", np.array(MASKED_SCORE, np.float32))
-    axes = add_initializer(model, "mask_axes", np.array([1, 2], np.int64))
     real = ir.node("Cast", [source], {"to": int(ir.DataType.FLOAT)}, name="mask/Cast")
     padded = ir.node("Sub", [one, real.outputs[0]], name="mask/Sub")
     scores = ir.node("Mul", [padded.outputs[0], lowest], name="mask/Mul")
-    mask = ir.node("Unsqueeze", [scores.outputs[0], axes], name="mask/Unsqueeze")
-    batch, tokens = source.shape or (None, None)
-    for node in (real, padded, scores, mask):
+    nodes = [real, padded, scores]
+    if len(sizes) == 3:  # a Reshape copies an axis only to its own place, so the tokens become the fourth first
+        nodes.append(_shape(model, "Unsqueeze", scores, "mask_apart", [2]))
+        nodes.append(_shape(model, "Reshape", nodes[-1], "mask_rows", [-1, 1, 1, 0]))
+    else:
+        nodes.append(_shape(model, "Unsqueeze", scores, "mask_axes", [1, 2]))
+    for node in nodes:
         node.outputs[0].name = f"{(node.name or '').replace('/', '_')}"
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        node.outputs[0].shape = ir.Shape([batch, tokens])
-    mask.outputs[0].shape = ir.Shape([batch, 1, 1, tokens])
-    model.graph.insert_before(model.graph[0], [real, padded, scores, mask])
-    return mask.outputs[0]
+        node.outputs[0].shape = ir.Shape([*sizes[:2], 1, *sizes[2:]] if node.op_type in _SHAPING else sizes)
+    nodes[-1].outputs[0].shape = ir.Shape([(instead_of.shape or sizes)[0], 1, 1, sizes[-1]])
+    model.graph.insert_before(model.graph[0], nodes)
+    return nodes[-1].outputs[0]
+
+
+def _shape(model: ir.Model, op_type: str, source: ir.Node, name: str, values: list[int]) -> ir.Node:
+    constants = add_initializer(model, name, np.array(values, np.int64))
+    return ir.node(op_type, [source.outputs[0], constants], name=f"mask/{op_type}")

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 _SCOPE = re.compile(r"(?:^|/)([\w.]+): [\w.]+")
 _WRAPPER = "model."
+_AXIS = re.compile(r"[A-Za-z_]\w*")
 
 
 class NameGraph(ir.passes.InPlacePass):
@@ -56,7 +57,7 @@ def module_path(node: ir.Node) -> str:
 def _rename(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.SymbolicDim:
     if isinstance(dim, int) or dim.value is None:
         return dim
-    return ir.SymbolicDim(names.get(dim.value, dim.value))
+    return ir.SymbolicDim(_AXIS.sub(lambda axis: names.get(axis[0], axis[0]), dim.value))  # it may be 4*batch
 
 
 def _names(model: ir.Model) -> list[str | None]:

@@ -2,8 +2,10 @@
 
 TensorRT for RTX 1.7 merges the three MatMuls by itself, but gives q, k and v a kernel each for bias, quantization and
 transposition. Packed in the graph, one kernel writes all three (six layers: 60 kernels instead of 72). The quantizers
-of q, k and v stay, each with its own scale, so no number changes. Where q, k and v stay float this form wins nothing;
-with parts and heads on one axis the builder would merge them in FP16 too (66 kernels become 54; INT8 stays at 60).
+of q, k and v stay, each with its own scale, so no number changes. Where q, k and v stay float this form wins nothing,
+and with a scale a channel it loses the INT8 kernel: the packed product runs in FP16 (two layers: 63.4 MB and 32
+kernels instead of 59.8 and 30). With parts and heads on one axis the builder would merge them in FP16 too (66 kernels
+become 54; INT8 stays at 60).
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.passes.qdq_nodes import DEQUANTIZE, add_initializer, constant, nodes_of, operand, remove_dead, zero_point
+from export.passes.qdq_nodes import (
+    DEQUANTIZE,
+    QUANTIZE,
+    add_initializer,
+    constant,
+    nodes_of,
+    operand,
+    remove_dead,
+    zero_point,
+)
 
 _PARTS = 3
 _HEADS_FIRST, _HEADS_FIRST_SWAPPED = [0, 2, 1, 3], [0, 2, 3, 1]
@@ -26,9 +37,9 @@ class PackProjections(ir.passes.InPlacePass):
     Rules: (1) three chains of MatMul by a constant, Add of a constant bias, Reshape to heads and Transpose to heads
     first become one, where all three read one value and nothing else reads inside them; (2) weights and biases lie side
     by side; INT8 weights stay INT8 under one DequantizeLinear, with the scale they share, or with theirs side by side
-    where each channel has its own; per-tensor scales that differ are left alone; (3) layers that share their weights
-    share the packed one; (4) what comes out is shaped ``(batch, tokens, 3, heads, size)``, transposed once to
-    ``(3, batch, heads, tokens, size)``, and cut.
+    where each channel has its own and q, k and v are quantized; per-tensor scales that differ are left alone;
+    (3) layers that share their weights share the packed one; (4) what comes out is shaped
+    ``(batch, tokens, 3, heads, size)``, transposed once to ``(3, batch, heads, tokens, size)``, and cut.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -73,6 +84,11 @@ class _Projection:
     def swapped(self) -> bool:
         """Whether tokens come last, as in a key that is transposed for the product with the query."""
         return _permutation(self.transpose) == _HEADS_FIRST_SWAPPED
+
+    @property
+    def quantized(self) -> bool:
+        """Whether what comes out is read by quantizers alone."""
+        return all(use.node.op_type == QUANTIZE for use in self.transpose.outputs[0].uses())
 
 
 def _read_projection(matmul: ir.Node) -> _Projection | None:
@@ -147,7 +163,7 @@ def _pack_scales(model: ir.Model, group: list[_Projection]) -> ir.Value | None:
         return None
     if all(scale.size == 1 for scale in scales):
         return group[0].scale if len({scale.item() for scale in scales}) == 1 else None
-    if any(scale.shape != group[0].bias.shape for scale in scales):
+    if any(scale.shape != group[0].bias.shape for scale in scales) or not all(each.quantized for each in group):
         return None
     return add_initializer(model, f"{group[0].weight_name}_qkv_scale", np.concatenate(scales))
 

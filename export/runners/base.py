@@ -1,11 +1,13 @@
 """The one shape of everything that can infer: a context manager with named arrays in and named arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qat.errors import DataError
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -42,3 +44,22 @@ class Runner(Protocol):
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """The outputs by name, one array each, for one batch; blocks until they are ready."""
         ...
+
+
+def require_shapes(runner: Runner, feed: Mapping[str, NDArray[np.generic]]) -> None:
+    """Passes when a feed has the sizes of every axis that is fixed in the runner's graph.
+
+    Raises:
+        DataError: it has others.
+    """
+    for name, axes in runner.inputs.items():
+        given = feed[name].shape
+        if len(given) != len(axes) or any(isinstance(a, int) and a != b for a, b in zip(axes, given, strict=True)):
+            raise DataError(
+                f"{runner.name} was given {name} of shape {_write(given)}, but the graph takes {_write(axes)}: "
+                "feed that shape (qdq evaluate pads to it), or export again without export.shape"
+            )
+
+
+def _write(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))

@@ -67,7 +67,7 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
         return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads)
     record = read_task_record(read_config(path), folder=path, given=task)
     model = load_checkpoint(path, find_task(record.name)).model
-    return TorchRunner(model, inputs=record.inputs, outputs=record.outputs)
+    return TorchRunner(model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
 
 
 def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: bool = True) -> Artefact:

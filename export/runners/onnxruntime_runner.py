@@ -15,7 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as UnknownOperator
 
-from export.runners.base import AlwaysOpen, Arrays
+from export.runners.base import AlwaysOpen, Arrays, require_shapes
 from qat.errors import CheckpointError
 
 
@@ -50,6 +50,11 @@ class OnnxRuntimeRunner(AlwaysOpen):
         self._outputs = [value.name for value in self._session.get_outputs()]
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """The graph's outputs by name."""
+        """The graph's outputs by name.
+
+        Raises:
+            DataError: sizes that a graph of fixed shape does not take.
+        """
+        require_shapes(self, feed)
         answers = self._session.run(self._outputs, {name: feed[name] for name in self.inputs})
         return dict(zip(self._outputs, answers, strict=True))

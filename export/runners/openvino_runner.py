@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export.graph_file import read_graph
 from export.openvino_model import Goal, Rest, compile_graph, explain_refusal, read_rest
-from export.runners.base import AlwaysOpen, Arrays
+from export.runners.base import AlwaysOpen, Arrays, require_shapes
 from qat.errors import CheckpointError
 
 
@@ -56,7 +56,12 @@ class OpenVinoRunner(AlwaysOpen):
         self._turn = Lock()
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """The graph's outputs by name."""
+        """The graph's outputs by name.
+
+        Raises:
+            DataError: sizes that a graph of fixed shape does not take.
+        """
+        require_shapes(self, feed)
         with self._turn:
             answers = self._request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
             return {name: np.array(answers[name]) for name in self._outputs}

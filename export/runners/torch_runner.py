@@ -23,10 +23,11 @@ class TorchRunner:
         *,
         inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
         outputs: tuple[str, ...] = ("logits",),
+        axes: tuple[int | str, ...] = ("batch", "sequence"),
     ) -> None:
         self.name = "torch"
         self.precision = "int8 (fake)" if is_wrapped(model) else "fp32"
-        self.inputs: Mapping[str, tuple[int | str, ...]] = dict.fromkeys(inputs, ("batch", "sequence"))
+        self.inputs: Mapping[str, tuple[int | str, ...]] = dict.fromkeys(inputs, axes)
         self._model = model
         self._outputs = outputs
         self._lock = threading.Lock()  # a shared layer keeps the depth it runs at
@@ -41,9 +42,9 @@ class TorchRunner:
         return None
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """The model's outputs by name."""
+        """The model's outputs by name; inputs that are not fed are the model's own defaults."""
         device = self._model.device
-        tensors = {name: torch.from_numpy(feed[name]).to(device) for name in self.inputs}
+        tensors = {name: torch.from_numpy(feed[name]).to(device) for name in self.inputs if name in feed}
         with self._lock, torch.inference_mode():
             found = self._model(**tensors, return_dict=True)
         return {name: found[name].float().cpu().numpy() for name in self._outputs}

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.albert.modeling_albert import (
@@ -27,7 +27,7 @@ from qat.families.base import (
     linear_product,
     register_family,
 )
-from qat.layers import QuantLinear
+from qat.layers import QuantLinear, holding_weights
 from qat.quantizer import FakeQuantizer, Slot
 from qat.residual_stream import Gain, StreamNorm, StreamTensor
 
@@ -64,8 +64,9 @@ class QuantAlbertTransformer(Gain, AlbertTransformer):
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
         """As the float module's, each group told how often it has run before."""
         hidden_states = self.embedding_hidden_mapping_in(hidden_states)
-        for group, depth in group_schedule(self.config.num_hidden_layers, self.config.num_hidden_groups):
-            hidden_states = self.albert_layer_groups[group](hidden_states, attention_mask, depth=depth, **kwargs)
+        with holding_weights(self):
+            for group, depth in group_schedule(self.config.num_hidden_layers, self.config.num_hidden_groups):
+                hidden_states = self.albert_layer_groups[group](hidden_states, attention_mask, depth=depth, **kwargs)
         return BaseModelOutput(last_hidden_state=self.apply_gain(hidden_states))
 
 
@@ -164,6 +165,15 @@ def _projections(layer: str) -> tuple[str, ...]:
     return tuple(f"{layer}.attention.{part}" for part in ("query", "key", "value"))
 
 
+def order_layers(layers: Sequence[str], config: PreTrainedConfig) -> list[str]:
+    """The inner layers of the group that serves each depth, depth after depth."""
+    groups: dict[str, list[str]] = {}
+    for name in layers:
+        groups.setdefault(name.rsplit(".albert_layers.", 1)[0], []).append(name)
+    depths, each = config.num_hidden_layers, list(groups.values())
+    return [name for depth in range(depths) for name in each[depth * len(each) // depths]]
+
+
 ALBERT = register_family(
     Family(
         model_type="albert",
@@ -188,6 +198,7 @@ ALBERT = register_family(
         },
         plan=plan_layer,
         stream=plan_stream,
+        order=order_layers,
         feed_forward=lambda name: (f"{name}.ffn", f"{name}.ffn_output"),
     )
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from qat.errors import CheckpointError, suggest
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
@@ -91,6 +91,9 @@ class Family:
             be Linears.
         stream: the tensors of the residual stream that can have units of their own, from the layers' paths and their
             model; the last layer's output is none of them.
+        order: the layers' paths in the order they run, a shared one several times, from their paths and the
+            configuration.
+        attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
     """
 
     model_type: str
@@ -102,6 +105,8 @@ class Family:
     stream: Callable[[Sequence[str], PreTrainedModel], tuple[StreamTensor, ...]]
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
+    order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
+    attention_output: Literal["probabilities", "scores"] = "probabilities"
 
     def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
         """Every encoder layer of a model with its path."""

@@ -37,7 +37,7 @@ from qat.families.base import (
     register_family,
 )
 from qat.grouped_linear import QuantGroupedLinear
-from qat.layers import SLOTS, QuantConv1d, QuantLinear
+from qat.layers import SLOTS, HoldingWeights, QuantConv1d, QuantLinear
 from qat.quantizer import Slot
 from qat.residual_stream import StreamNorm, StreamTensor
 
@@ -55,14 +55,14 @@ class QuantConvBertDropout(nn.Dropout):
         return super().forward(self.probs_quantizer(input))
 
 
-class QuantConvBertSelfAttention(ConvBertSelfAttention):
+class QuantConvBertSelfAttention(HoldingWeights, ConvBertSelfAttention):
     """The mixed attention; quantizes its input where only the projections read it."""
 
     hidden_quantizer: Slot
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """As the float module's."""
-        return super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
+        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
 
 
 class QuantConvBertAttention(ConvBertAttention):

@@ -26,7 +26,7 @@ from qat.families.base import (
     linear_product,
     register_family,
 )
-from qat.layers import QuantConv1d
+from qat.layers import HoldingWeights, QuantConv1d
 from qat.quantizer import Slot
 from qat.residual_stream import Gain, StreamTensor, channel_axis
 
@@ -55,14 +55,14 @@ class QuantSoftmax(nn.Softmax):
         return cast(Tensor, self.probs_quantizer(super().forward(scores)))
 
 
-class QuantSqueezeBertSelfAttention(SqueezeBertSelfAttention):
+class QuantSqueezeBertSelfAttention(HoldingWeights, SqueezeBertSelfAttention):
     """Self-attention that quantizes its input where only q, k and v read it."""
 
     hidden_quantizer: Slot
 
     def forward(self, hidden_states: Tensor, *args: Any) -> dict[str, Tensor]:
         """As the float module's."""
-        return cast("dict[str, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args))  # type: ignore[no-untyped-call]
+        return cast("dict[str, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args))
 
 
 class SqueezeBertStreamNorm(Gain, SqueezeBertLayerNorm):
@@ -96,16 +96,22 @@ class QuantConvDropoutLayerNorm(ConvDropoutLayerNorm):
 class QuantSqueezeBertModule(SqueezeBertModule):
     """The layer; quantizes its input once for q, k, v and the residual.
 
-    Upstream has no gradient checkpointing, and its encoder calls ``forward`` past ``__call__``, where some releases of
-    transformers do their checkpointing: so ``forward`` itself does it.
+    Upstream's encoder calls ``forward`` past ``__call__``, and with it past the hooks by which FSDP gathers a layer's
+    weights: so ``forward`` goes back to it. Upstream has no gradient checkpointing either; it happens inside the hooks.
     """
 
     hidden_quantizer: Slot
     gradient_checkpointing = False
     _gradient_checkpointing_func: Callable[..., tuple[Tensor, ...]]
 
-    def forward(self, hidden_states: Tensor, *args: Any) -> dict[str, Tensor]:
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As of every module, its hooks included."""
+        return cast("dict[str, Tensor]", super().__call__(*args, **{**kwargs, "hooked": True}))
+
+    def forward(self, hidden_states: Tensor, *args: Any, hooked: bool = False) -> dict[str, Tensor]:
         """As the float module's; recomputed in the backward pass under gradient checkpointing."""
+        if not hooked:
+            return self(hidden_states, *args)
         if self.gradient_checkpointing and self.training:
             values = self._gradient_checkpointing_func(self._run_layer, hidden_states, *args)
         else:
@@ -223,5 +229,6 @@ SQUEEZEBERT = register_family(
         },
         plan=plan_layer,
         stream=plan_stream,
+        attention_output="scores",
     )
 )

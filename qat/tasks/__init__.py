@@ -2,7 +2,10 @@
 
 from qat.errors import DataError, suggest
 from qat.tasks.base import Task
+from qat.tasks.multiple_choice import MultipleChoice
+from qat.tasks.question_answering import QuestionAnswering
 from qat.tasks.text_classification import TextClassification
+from qat.tasks.token_classification import TokenClassification
 
 __all__ = ["Task", "find_task", "register_task"]
 
@@ -26,12 +29,15 @@ def find_task(name: str) -> Task:
     Raises:
         DataError: no such task.
 
-    >>> find_task("text-classification").metric_name
-    'accuracy'
+    >>> find_task("text-classification").columns.names
+    ('text', 'text_pair', 'label')
     """
     if name not in _TASKS:
         raise DataError(f"task '{name}' is not known: {suggest(name, _TASKS)}")
     return _TASKS[name]
 
 
+register_task(MultipleChoice())
+register_task(QuestionAnswering())
 register_task(TextClassification())
+register_task(TokenClassification())

@@ -1,10 +1,10 @@
-"""What a task is: the columns it reads, how rows become token ids, and how logits become a score."""
+"""What a task is: the columns it reads, how rows become token ids, and how a model's answers become a score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +13,32 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from qat.data import Rows, load_rows
 from qat.errors import DataError, suggest
 
-Feature = Mapping[str, list[int] | int]
-"""One encoded row: ``input_ids`` and ``attention_mask``, lists of one length, and what else its model takes."""
+Value = list[int] | list[list[int]] | list[float] | int | float
+Feature = Mapping[str, Value]
+"""One encoded row: ``input_ids`` and ``attention_mask``, lists of one length, and what else its model takes.
 
-_LONGEST_SANE = 1_000_000
-"""Tokenizers that know no limit say 10**30; anything above this is no limit."""
+A row of several sequences (multiple choice) has a list of such lists in their place.
+"""
+
+IGNORED_LABEL = -100
+"""What torch's cross entropy leaves out, and so what tokens that count nowhere are labelled."""
+
+Outputs = Mapping[str, NDArray[np.floating]]
+"""A model's answers by field, ``(rows, ...)`` in the order of the rows; not a number where a row has no token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns a task reads: those it needs, those it takes where they are there, and the one that is the label."""
+    """The columns a task reads: those it needs, those it takes where they are there, and those that are the label."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    label: str
+    label: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every column of the task."""
-        return (*self.required, *self.optional, self.label)
+        return (*self.required, *self.optional, *self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,14 @@ class Encoded:
         max_length: how many tokens a row keeps at most.
         truncated: how many rows were longer than that and lost their end.
         source: what error messages call the rows.
+        problem_type: the checkpoint's head, as transformers calls it, where the task has several.
     """
 
     features: Sequence[Feature]
     max_length: int
     truncated: int
     source: str
+    problem_type: str | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -61,26 +70,70 @@ class Encoded:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, shape ``(rows,)``."""
-        return np.array([count_tokens(feature) for feature in self.features], dtype=np.int64)
+        """Tokens of each row, of its longest sequence where it has several, shape ``(rows,)``."""
+        return np.array([max(map(len, list_sequences(feature))) for feature in self.features], dtype=np.int64)
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The token ids of every sequence; a row of multiple choice has one for each choice."""
+        return [ids for feature in self.features for ids in list_sequences(feature)]
+
+    @property
+    def axes(self) -> tuple[int | str, ...]:
+        """The axes of a batch's inputs, those that differ between batches by name.
+
+        >>> Encoded([{"input_ids": [[5, 6], [7]]}], max_length=8, truncated=0, source="a row").axes
+        ('batch', 2, 'sequence')
+        """
+        ids: Any = self.features[0]["input_ids"]
+        return ("batch", len(ids), "sequence") if isinstance(ids[0], list) else ("batch", "sequence")
+
+    @property
+    def scored(self) -> int:
+        """How many answers the task's metric is taken over."""
+        return len(self.features)
+
+    def pick(self, index: Iterable[int]) -> Self:
+        """Those rows, in that order."""
+        return replace(self, features=[self.features[row] for row in index])
+
+    def read(self, name: str) -> NDArray[np.generic]:
+        """One entry of every row, as long in each, shape ``(rows, ...)``.
+
+        Raises:
+            DataError: a row without it.
+        """
+        self.require(name)
+        return np.array([feature[name] for feature in self.features])
+
+    def require(self, name: str) -> None:
+        """Passes where every row has that entry.
+
+        Raises:
+            DataError: a row without it.
+        """
+        if any(name not in feature for feature in self.features):
+            raise DataError(f"{self.source} was encoded without {name}: rows without labels cannot be scored")
 
 
 class Task(ABC):
-    """A head's task: named as Hugging Face names it, scored by one number where higher is better.
+    """A head's task: named as Hugging Face names it, scored by numbers where higher is better.
 
     Attributes:
         name: what ``--task`` calls it.
         columns: what it reads from a row.
         auto_class: the transformers class that loads a checkpoint with this task's head.
-        metric_name: what ``score`` answers.
         outputs: the fields of the model's output that it scores; what an exported graph answers.
+        per_token: whether those have an entry for each token, ``(rows, tokens, ...)``.
+        axes: of the model's inputs, as a batch has them.
     """
 
     name: ClassVar[str]
     columns: ClassVar[Columns]
     auto_class: ClassVar[type[Any]]
-    metric_name: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    per_token: ClassVar[bool] = False
+    axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
 
     @abstractmethod
     def encode(
@@ -106,13 +159,20 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score(self, logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-        """The metric over all rows.
+    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+        """The metrics over all rows by name, the task's headline first.
+
+        Args:
+            outputs: finite answers to the rows, by the names of ``outputs``.
+            rows: as ``encode`` gave them, with labels.
 
         Raises:
-            DataError: no rows.
-            RangeError: logits that are not finite.
+            DataError: rows without labels.
         """
+
+    @abstractmethod
+    def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
+        """For each answer whether two models that were given the same rows give the same one, shape ``(answers,)``."""
 
     def load(
         self,
@@ -143,7 +203,7 @@ class Task(ABC):
         """
         if not len(rows):
             raise DataError(f"{rows.source} has no rows: expected at least one")
-        needed = (*self.columns.required, *((self.columns.label,) if require_labels else ()))
+        needed = (*self.columns.required, *(self.columns.label if require_labels else ()))
         there = rows.columns
         for name in needed:
             if name not in there:
@@ -151,47 +211,11 @@ class Task(ABC):
                 raise DataError(f"{rows.source} has no column '{name}': {needs}; use --columns {name}=...")
 
 
-def count_tokens(feature: Feature) -> int:
-    """The number of tokens of one encoded row."""
-    tokens = feature["input_ids"]
-    return len(tokens) if isinstance(tokens, list) else 1
+def list_sequences(feature: Feature) -> list[list[int]]:
+    """The sequences of token ids of one encoded row: one, or in multiple choice one for each choice.
 
-
-def read_text(rows: Rows, column: str) -> list[str]:
-    """The texts of one column, one for each row.
-
-    Raises:
-        DataError: a row without the column, or whose value is not text.
+    >>> list_sequences({"input_ids": [5, 6]}), list_sequences({"input_ids": [[5], [6]]})
+    ([[5, 6]], [[5], [6]])
     """
-    texts: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        value = row.get(column)
-        if not isinstance(value, str):
-            found = "is empty" if value is None else f"is {value!r} ({type(value).__name__})"
-            raise DataError(f"{rows.source}, row {number}: column '{column}' {found}; expected text")
-        texts.append(value)
-    return texts
-
-
-def resolve_max_length(
-    asked: int | None, *, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, pair: bool
-) -> int:
-    """The tokens a row keeps at most: what was asked for, or else the most that tokenizer and model both take.
-
-    Raises:
-        DataError: more than the model has positions for, or too few for one token of each text.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    if asked is None:
-        limits = [n for n in (tokenizer.model_max_length, positions) if n is not None and 0 < n <= _LONGEST_SANE]
-        if not limits:
-            raise DataError("neither tokenizer nor checkpoint says how long a text may be: use --max-length")
-        return int(min(limits))
-    if positions is not None and asked > positions:
-        raise DataError(
-            f"max length {asked} is more than the {positions} positions of the checkpoint: use --max-length {positions}"
-        )
-    least = tokenizer.num_special_tokens_to_add(pair=pair) + (2 if pair else 1)
-    if asked < least:
-        raise DataError(f"max length {asked} leaves no room for a token: expected {least} or more")
-    return asked
+    ids: Any = feature["input_ids"]
+    return ids if isinstance(ids[0], list) else [ids]

@@ -8,9 +8,10 @@ from typing import Any, Self
 from transformers import PreTrainedConfig
 
 from qat.errors import CheckpointError, DataError
+from qat.tasks import find_task
 from qat.tasks.base import Encoded, Task
 
-_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,7 @@ class TaskRecord:
         max_length: tokens a row kept, None for the most the checkpoint takes.
         inputs: the model's inputs.
         outputs: the fields of its output that are used.
+        axes: of its inputs, dynamic ones by name; in multiple choice one is the number of choices.
     """
 
     name: str
@@ -30,20 +32,29 @@ class TaskRecord:
     max_length: int | None = None
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     outputs: tuple[str, ...] = ("logits",)
+    axes: tuple[int | str, ...] = ("batch", "sequence")
 
     @classmethod
     def of(cls, task: Task, columns: Mapping[str, str], max_length: int | None, rows: Encoded) -> Self:
         """The record of a task whose rows were read and encoded this way."""
-        inputs = tuple(name for name in _KNOWN_INPUTS if name in rows[0])
-        return cls(name=task.name, columns=dict(columns), max_length=max_length, inputs=inputs, outputs=task.outputs)
+        return cls(
+            name=task.name,
+            columns=dict(columns),
+            max_length=max_length,
+            inputs=tuple(name for name in KNOWN_INPUTS if name in rows[0]),
+            outputs=task.outputs,
+            axes=rows.axes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "inputs": list(self.inputs), "outputs": list(self.outputs)}
+        return {**asdict(self), "inputs": list(self.inputs), "outputs": list(self.outputs), "axes": list(self.axes)}
 
 
 def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | None) -> TaskRecord:
     """The record in a folder's configuration, with the task's name ``given`` where it has none.
+
+    What it does not say is the task's own; a model that never saw rows takes every input there is.
 
     Raises:
         DataError: neither the folder nor ``given`` says the task.
@@ -55,8 +66,10 @@ def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | Non
         name = given or dict(values).get("name")
         if name is None:
             raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
-        record = TaskRecord(**{**values, "name": str(name)})
-        return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs))
+        task = find_task(str(name))
+        usual = {"inputs": KNOWN_INPUTS, "outputs": task.outputs, "axes": task.axes}
+        record = TaskRecord(**{**usual, **values, "name": task.name})
+        return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs), axes=tuple(record.axes))
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder}/config.json: quantization_config.task is damaged ({error}): calibrate the float checkpoint again"

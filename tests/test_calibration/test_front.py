@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from calibration.front import Placement, PlanCost, measure_placements, pareto_front, price_group
-from calibration.sensitivity import QuantizerGroup, SensitivityReport, list_groups, logit_error, measure_sensitivity
+from calibration.sensitivity import QuantizerGroup, SensitivityReport, answer_error, list_groups, measure_sensitivity
 from qat.quantizer import disable_quantizers, named_quantizers
 from qat.scoring import Accuracy
 from tests.calibrated import make_calibrated, tiny_batches
@@ -20,7 +20,7 @@ BATCH = tiny_batches(8)[0]
 def score(model: PreTrainedModel) -> Accuracy:
     with torch.no_grad():
         logits = model(**BATCH).logits.numpy()
-    return Accuracy(task="text-classification", metric="accuracy", value=1.0, n=len(logits), logits=logits)
+    return Accuracy(task="text-classification", metrics={"accuracy": 1.0}, n=len(logits), outputs={"logits": logits})
 
 
 def megabyte_a_layer(groups: Sequence[QuantizerGroup]) -> PlanCost:
@@ -50,16 +50,16 @@ def test_groups_become_float_by_harm_for_each_megabyte() -> None:
 
 def test_every_placement_is_measured_and_planned_and_the_model_left_as_it_was() -> None:
     model, report = measured()
-    before = score(model).logits
+    before = score(model).outputs
     found = measure_placements(model, report, score, megabyte_a_layer, points=3)
     with disable_quantizers(model):
-        reference = score(model).logits
+        reference = score(model).outputs
     assert [len(each.groups) for each in found] == [0, 6, 12]
-    assert found[0].error == report.quantized_error == logit_error(before, reference)
+    assert found[0].error == report.quantized_error == answer_error(before, reference)
     assert found[-1].error == 0.0
     assert [each.cost for each in found] == [megabyte_a_layer(each.groups) for each in found]
     assert all(quantizer.enabled for _, quantizer in named_quantizers(model))
-    np.testing.assert_array_equal(score(model).logits, before)
+    np.testing.assert_array_equal(score(model).outputs["logits"], before["logits"])
 
 
 def test_a_group_that_costs_nothing_has_a_price_to_divide_by() -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from calibration.observers import find_real, real_tokens
 from calibration.ranges import require_method
 from calibration.settings import CalibrationSettings
 from qat.errors import RecipeError
+from qat.padding import find_real, real_tokens
 from qat.recipe import validate_settings
 
 

@@ -9,13 +9,13 @@ from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate, observe_batches
 from calibration.candidates import set_ranges
-from calibration.observers import calibrated_quantizers
 from calibration.probe import Probe, join_rows, split_rows
 from calibration.replay import Call, project, record_calls
 from calibration.search import descend_ladder, search_ranges
 from calibration.settings import CalibrationSettings
+from qat.answers import read_answers
 from qat.huggingface import wrap
-from qat.quantizer import disable_quantizers, named_quantizers
+from qat.quantizer import calibrated_quantizers, disable_quantizers, named_quantizers
 from tests.calibrated import tiny_batches
 from tests.tiny import tiny_albert, tiny_bert
 from tests.tolerances import PADDING, PROJECTIONS
@@ -59,7 +59,7 @@ def test_projections_have_the_gauss_newton_matrix_of_the_softmax() -> None:
     generator = torch.Generator().manual_seed(0)
     moments = torch.zeros(4, 4)
     for _ in range(2000):
-        for scalar in project({"logits": logits}, None, generator):
+        for scalar in project({"logits": logits}, generator):
             (gradient,) = torch.autograd.grad(scalar, logits)
             moments += gradient.T @ gradient / 8000
     shares = logits.detach().softmax(dim=-1)[0]
@@ -69,9 +69,17 @@ def test_projections_have_the_gauss_newton_matrix_of_the_softmax() -> None:
 def test_logits_of_padded_tokens_do_not_count() -> None:
     x = torch.randn(2, 3, 5, requires_grad=True)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    for scalar in project({"logits": x}, mask, torch.Generator().manual_seed(0)):
-        (gradient,) = torch.autograd.grad(scalar, x)
+    for scalar in project(read_answers({"logits": x}, mask), torch.Generator().manual_seed(0)):
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=True)
         assert torch.equal(gradient.abs().sum(dim=-1) > 0, mask.bool())
+
+
+def test_padded_tokens_are_no_ends_of_a_span() -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    for scalar in project(read_answers({"start_logits": x}, mask), torch.Generator().manual_seed(0)):
+        (gradient,) = torch.autograd.grad(scalar, x, retain_graph=True)
+        assert torch.equal(gradient != 0, mask.bool())
 
 
 @family

@@ -1,17 +1,19 @@
 """Sensitivity: the groups cover every quantizer once, a broken group is found, and leaving it out mends the model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from calibration.sensitivity import (
+    answer_error,
     choose_float_groups,
     float_quantizers,
     keep_float,
     leave_out,
     list_groups,
-    logit_error,
     measure_sensitivity,
 )
 from qat.errors import CheckpointError
@@ -36,10 +38,10 @@ def float_answers_as_labels(model: PreTrainedModel) -> Accuracy:
     """
     found = score(model)
     with disable_quantizers(model):
-        reference = score(model).logits
+        reference = score(model).outputs["logits"]
     mean = reference.mean(axis=0)
-    value = TASK.score(found.logits - mean, (reference - mean).argmax(axis=-1))
-    return Accuracy(task=found.task, metric=found.metric, value=value, n=found.n, logits=found.logits)
+    same = (found.outputs["logits"] - mean).argmax(axis=-1) == (reference - mean).argmax(axis=-1)
+    return replace(found, metrics={"accuracy": float(same.mean())})
 
 
 def broken_bert() -> PreTrainedModel:
@@ -94,14 +96,14 @@ def test_a_float_model_has_no_groups_to_list() -> None:
 
 def test_leaving_a_group_out_is_the_model_without_it_and_ends() -> None:
     model = make_calibrated(make_float("bert"))
-    whole = score(model).logits
+    whole = score(model).outputs["logits"]
     group = list_groups(model)[0]
     with leave_out(model, [group]):
         switched = {name for name, quantizer in named_quantizers(model) if not quantizer.enabled}
-        without = score(model).logits
+        without = score(model).outputs["logits"]
     assert switched == float_quantizers([group])
     assert not np.array_equal(without, whole)
-    np.testing.assert_array_equal(score(model).logits, whole)
+    np.testing.assert_array_equal(score(model).outputs["logits"], whole)
 
 
 def test_the_broken_group_does_the_most_harm() -> None:
@@ -121,8 +123,8 @@ def test_the_error_is_that_of_the_float_model() -> None:
     with disable_quantizers(model):
         reference = score(model)
     assert report.float_metric == reference.value
-    assert report.quantized_error == logit_error(score(model).logits, reference.logits)
-    assert logit_error(reference.logits, reference.logits) == 0.0
+    assert report.quantized_error == answer_error(score(model).outputs, reference.outputs)
+    assert answer_error(reference.outputs, reference.outputs) == 0.0
 
 
 def test_the_choice_keeps_the_broken_group_in_float_and_nothing_else() -> None:
@@ -162,6 +164,6 @@ def test_the_recipe_of_a_choice_wraps_without_the_group() -> None:
 def test_leaving_everything_out_is_the_float_model() -> None:
     model = make_calibrated(make_float("bert"))
     with disable_quantizers(model), torch.no_grad():
-        reference = score(model).logits
+        reference = score(model).outputs["logits"]
     with leave_out(model, list_groups(model)):
-        np.testing.assert_array_equal(score(model).logits, reference)
+        np.testing.assert_array_equal(score(model).outputs["logits"], reference)

@@ -41,7 +41,7 @@ def chain(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> tup
         "finetune": call(
             *("finetune", calibrated, "--data", workspace.train, "--out", finetuned, "--teacher", workspace.checkpoint),
             *("--eval", workspace.validation, "--set", "finetune.max_steps=2"),
-            *("--set", "finetune.learning_rate=1e-4", "--json"),
+            *("--set", "finetune.learning_rate=1e-4", "--set", "finetune.held_out=0", "--json"),
         ),
         "export": call("export", finetuned, "--out", onnx, "--json"),
     }

@@ -145,7 +145,7 @@ SETTINGS = [
     (
         (*CALIBRATE, "--recipe", "{d}/recipe.toml"),
         "recipe '{d}/recipe.toml': unknown key 'wieghts', did you mean 'weights'? "
-        "known: name, rules, scale_type, sharing, weights",
+        "known: name, rules, scale_type, sharing, weight_bits, weights",
     ),
     (
         (*CALIBRATE, "--recipe", "tensort"),
@@ -203,7 +203,8 @@ SETTINGS = [
     ),
     (
         changed(CALIBRATE, "text-classification", "text-clasification"),
-        "task 'text-clasification' is not known: did you mean 'text-classification'? known: text-classification",
+        "task 'text-clasification' is not known: did you mean 'text-classification'? known: multiple-choice, "
+        "question-answering, text-classification, token-classification",
     ),
 ]
 PLACES = [

@@ -25,6 +25,7 @@ from tests.test_export.lint_graphs import (
     product,
     torch_linear,
     unfolded,
+    unsigned,
     weighted,
     widened,
 )
@@ -45,6 +46,8 @@ class Case:
     target: str = "tensorrt"
     beside: tuple[str, ...] = ()
     """Other rules that both graphs break, and must."""
+    flags: str = "avx2 avx512_vnni"
+    """What the CPU has that the graphs are looked at on."""
 
     @property
     def id(self) -> str:
@@ -96,6 +99,10 @@ ZERO_POINTS = [
         partial(linear, zero=np.uint8(113)), partial(linear, zero=np.uint8(128)), "onnxruntime",
     ),
     Case(
+        "zero-point-not-zero", "warning", "x/Q", "the zero point is int8 3: OpenVINO runs it, but TensorRT refuses any",
+        partial(linear, zero=np.int8(3)), partial(linear, zero=np.uint8(128)), "openvino",
+    ),
+    Case(
         "zero-point-size", "error", "x/Q", "there are 1 scales but 64 zero points, and TensorRT refuses sizes that dif",
         partial(linear, zero=np.zeros(64, np.int8)), linear,
     ),
@@ -138,6 +145,10 @@ SCALES = [
         partial(linear, scale=scales(), zero=np.zeros(64, np.int8)),
         partial(linear, scale=scales()[:1], zero=np.zeros(1, np.int8)),
     ),
+    Case(
+        "per-channel-activation", "error", "x/Q", "the activation 'x' has 64 scales, but OpenVINO takes one for an act",
+        partial(linear, scale=scales(), zero=np.zeros(64, np.int8)), linear, "openvino",
+    ),
 ]  # fmt: skip
 
 OPERATORS = [
@@ -153,6 +164,13 @@ OPERATORS = [
         for name in (
             "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat"
         )
+    ),
+    *(
+        Case(
+            "float-integer-product", "warning", "integer", f"OpenVINO computes {name} in FP32: it makes INT8 kernels",
+            partial(integer, name), FP32, "openvino",
+        )
+        for name in ("MatMulInteger", "ConvInteger")
     ),
     *(
         Case(
@@ -215,6 +233,14 @@ PRODUCTS = [
         partial(fixed, axes=1), partial(fixed, axes=3), "onnxruntime",
     ),
     Case(
+        "saturating-sums", "warning", "product", "1 products have weights beyond level 64, and this CPU has AVX2 witho",
+        partial(fixed, axes=3), partial(fixed, axes=3, largest=63), "onnxruntime", flags="avx2",
+    ),
+    Case(
+        "saturating-sums", "warning", "product", "in 16 bits, and what is larger is cut off; calibrate with --set wei",
+        partial(fixed, axes=1), partial(fixed, axes=1, largest=64), "openvino", flags="avx2 avx512f",
+    ),
+    Case(
         "float32-graph", "warning", "first", "every product of the graph (2) is FP32, and TensorRT is strongly typed",
         partial(product, "float32"), partial(product, "float16"),
     ),
@@ -266,6 +292,14 @@ ATTENTION = [
             ("qkv", "", "attention has 3 of its four operands (q, k, probs, v) quantized, not 'encoder/0/softmax:0"),
             ("q", "", "attention has 1 of its four operands (q, k, probs, v) quantized, not 'encoder/0/k/Transpose:0'"),
         )
+    ),
+    Case(
+        "partial-attention", "warning", "encoder/0/scores", "OpenVINO computes a product of it in float; quantize all",
+        partial(encoder_graph, layers=1, quantized="qkv"), partial(encoder_graph, layers=1), "openvino",
+    ),
+    Case(
+        "unsigned-attention", "warning", "encoder/0/scores", "OpenVINO computes it in INT8 with signed operands only",
+        unsigned, partial(encoder_graph, layers=1), "openvino",
     ),
     *(
         Case(

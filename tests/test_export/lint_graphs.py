@@ -5,10 +5,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper
 
-from tests.test_export.encoder_graph import GraphWriter
+from export.passes.unsigned_activations import UnsignedActivations
+from tests.test_export.encoder_graph import GraphWriter, encoder_graph
 
 ZERO = np.int8(0)
 SCALE, WEIGHT_SCALE = np.float16(0.05), np.float16(0.01)
@@ -45,9 +47,11 @@ def pair(w: GraphWriter, x: str, name: str, scale: str, zero: str | None, **attr
     return w.node("DequantizeLinear", [quantized, *facts], f"{name}/DQ", **attributes)
 
 
-def weight(w: GraphWriter, scale: ArrayLike = WEIGHT_SCALE, shape: tuple[int, int] = (64, 64)) -> str:
+def weight(
+    w: GraphWriter, scale: ArrayLike = WEIGHT_SCALE, shape: tuple[int, int] = (64, 64), *, largest: int = 100
+) -> str:
     """An INT8 weight behind its DequantizeLinear."""
-    levels = w.constant("w", w.rng.integers(-100, 100, shape).astype(np.int8))
+    levels = w.constant("w", w.rng.integers(-largest, largest, shape).astype(np.int8))
     facts = [w.constant("w_scale", scale), w.constant("w_zero", np.zeros(np.shape(scale), np.int8))]
     return w.node("DequantizeLinear", [levels, *facts], "w/DQ", **({"axis": 1} if np.ndim(scale) else {}))
 
@@ -108,12 +112,12 @@ def biased(*, int32: bool) -> onnx.ModelProto:
     return finish(w, w.node("Add", [w.node("MatMul", [x, weight(w)], "product"), bias], "bias"))
 
 
-def fixed(*, axes: int) -> onnx.ModelProto:
+def fixed(*, axes: int, largest: int = 100) -> onnx.ModelProto:
     """A quantized product of fixed shape in FP32 with a bias of so many axes."""
     w = GraphWriter()
     x = pair(w, "x", "x", w.constant("scale", np.float32(SCALE)), w.constant("zero", ZERO))
     bias = w.constant("b", np.ones((64,) if axes == 1 else (1, 1, 64), np.float32))
-    product = w.node("MatMul", [x, weight(w, np.float32(WEIGHT_SCALE))], "product")
+    product = w.node("MatMul", [x, weight(w, np.float32(WEIGHT_SCALE), largest=largest)], "product")
     return finish(w, w.node("Add", [product, bias], "bias"), kind="float32", rows=(8, 16))
 
 
@@ -365,3 +369,10 @@ def in_branch(model: onnx.ModelProto) -> onnx.ModelProto:
         list(w.weights.values()),
     )
     return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=9)
+
+
+def unsigned() -> onnx.ModelProto:
+    """An encoder layer with activations as UINT8 around 128."""
+    graph = ir.from_proto(encoder_graph(layers=1))
+    UnsignedActivations()(graph)
+    return ir.to_proto(graph)

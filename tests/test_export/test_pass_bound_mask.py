@@ -56,6 +56,23 @@ def test_probabilities_of_padding_are_exactly_zero() -> None:
     assert run_graph(model, feed).tolist() == [[[[0.5, 0.5, 0.0]] * 3]]
 
 
+def test_the_choices_of_a_row_follow_one_another() -> None:
+    text = TEXT.replace("int64[n, t] attention_mask", "int64[b, 2, t] attention_mask").replace(
+        "real = Cast <to: int = 1> (attention_mask)",
+        "rows = Reshape(attention_mask, flat_shape) real = Cast <to: int = 1> (rows)",
+    )
+    model = ir.from_onnx_text(
+        text.replace("int64[2] axes = {1, 2}", "int64[2] axes = {1, 2}, int64[2] flat_shape = {-1, 3}")
+    )
+    mask = np.array([[[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [1, 1, 0]]])
+    feed = {"scores": np.arange(36, dtype=np.float32).reshape(4, 1, 3, 3), "attention_mask": mask}
+    expected = run_graph(model, feed)
+    assert BoundMask()(model).modified
+    assert not BoundMask()(model).modified
+    assert np.array_equal(run_graph(model, feed), expected)
+    assert (expected[:, 0] > 0).tolist() == [[row.tolist()] * 3 for row in mask.reshape(4, 3).astype(bool)]
+
+
 def test_a_bounded_mask_and_attention_without_one_are_left_alone(traced: Traced) -> None:
     bounded = traced.graph.clone()
     BoundMask()(bounded)
@@ -66,9 +83,9 @@ def test_a_bounded_mask_and_attention_without_one_are_left_alone(traced: Traced)
     assert not BoundMask()(ir.from_onnx_text(biased)).modified
 
 
-@pytest.mark.parametrize("shape", ["int64[n, 1, t]", "int64"])
+@pytest.mark.parametrize("shape", ["int64[n, 1, 1, t]", "int64"])
 def test_a_mask_of_another_shape_is_refused(shape: str) -> None:
     model = ir.from_onnx_text(TEXT.replace("int64[n, t] attention_mask", f"{shape} attention_mask"))
     with pytest.raises(ir.passes.PreconditionError) as caught:
         BoundMask()(model)
-    assert str(caught.value) == "attention has a mask but 'attention_mask' is no two-dimensional input"
+    assert str(caught.value) == "attention has a mask but 'attention_mask' is no input of 2 or 3 axes"

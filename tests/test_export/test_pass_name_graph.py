@@ -36,6 +36,13 @@ def test_nodes_and_axes_are_renamed_and_values_stay() -> None:
     assert [node.outputs[0].name for node in model.graph] == ["a", "b", "y"]
 
 
+def test_axes_are_renamed_within_products_of_them() -> None:
+    model = make_graph()
+    model.graph.outputs[0].shape = ir.Shape(["4*s0", 4])
+    NameGraph({"x": ("batch", "sequence")})(model)
+    assert str(model.graph.outputs[0].shape) == "[4*batch,4]"
+
+
 def test_a_graph_that_has_its_names_is_not_modified(traced: Traced) -> None:
     copy = traced.graph.clone()
     assert not NameGraph(dict.fromkeys(("input_ids", "attention_mask"), ("batch", "sequence")))(copy).modified

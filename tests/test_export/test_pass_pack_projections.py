@@ -123,6 +123,14 @@ def test_engine_has_no_more_kernels_than_its_float_twin(trace: Trace, family: Fa
     assert found.kernels <= twin.kernels
 
 
+def test_scales_a_channel_are_packed_only_where_q_k_and_v_are_quantized(trace: Trace, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
+    traced = trace(Case("bert", "linear", "per_channel", shallow=True, pair=True))
+    assert not PackProjections()(fold(traced)).modified
+    found = audit(lower_graph(traced.graph, Lowering(find_target("tensorrt"), "fp16")), tmp_path / "model.onnx")
+    assert (found.int8_gemms, found.float_gemms) == (4, 0)
+
+
 def test_names_tell_the_module_and_the_run_of_a_shared_layer(trace: Trace) -> None:
     names = names_of(pack(fold(trace(Case("albert", "tensorrt", "per_tensor")))))
     products = [name for name in names if name is not None and "/MatMul_qkv" in name]

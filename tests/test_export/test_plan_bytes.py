@@ -7,18 +7,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from benchmarks.placeholder_ranges import fill_ranges
 from export.audit.build_audit import audit_engine
 from export.audit.engine_audit import LEAST_LAYER_BYTES, EngineAudit
 from export.engine_spec import parse_shapes
 from export.exported import Lowering, lower_graph, trace_model
 from export.targets import find_target
 from qat.families import in_encoder_layer
-from qat.huggingface import mark_calibrated, quantization_config, wrap
-from qat.layers import refresh_weight_ranges
-from qat.quantizer import named_quantizers
+from qat.huggingface import quantization_config, wrap
 from qat.recipe import Recipe
 from tests.test_export.tiny_models import CONFIGS, PAIR, FamilyName
 from tests.tiny import tiny_tokenizer
@@ -53,11 +51,7 @@ def make_model(family: FamilyName, recipe: str) -> PreTrainedModel:
     config.vocab_size, config.max_position_embeddings, config.num_labels = len(tiny_tokenizer()), 128, 3
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).eval()
     wrap(model, Recipe.load(recipe).for_target("rtx"))
-    for _, quantizer in named_quantizers(model):
-        if quantizer.spec.range_source == "calibrated":
-            quantizer.set_range(torch.full_like(quantizer.amax, 4.0))
-    refresh_weight_ranges(model)
-    mark_calibrated(model)
+    fill_ranges(model)
     quantization_config(model).task = {"name": "text-classification", "inputs": list(PAIR[:2])}
     return model
 

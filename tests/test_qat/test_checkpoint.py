@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from qat.artefacts import hash_file, installed_versions, read_manifest
 from qat.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from qat.finetune import FinetuneSettings, finetune
+from qat.finetune import finetune
+from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import wrap
 from qat.quantizer import named_quantizers, quantizers_without_range
 from tests.calibrated import TASK, encode_tiny, make_calibrated, save_calibrated, tiny_batches

@@ -10,17 +10,19 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from qat.batches import Collator
 from qat.errors import CheckpointError, QDQError, RangeError
-from qat.finetune import FinetuneSettings, Finetuning, QATTrainer, finetune
+from qat.finetune import Finetuning, finetune
+from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import wrap
 from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, named_quantizers
+from qat.trainer import QATTrainer
 from tests.calibrated import encode_tiny, make_calibrated, tiny_batches
 from tests.test_qat.wrapped import FACTS
 from tests.tiny import TINY_MODELS, tiny_bert, tiny_tokenizer
 
 Maker = Callable[[], PreTrainedModel]
 ROWS = encode_tiny(32, seed=1)
-SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3)
+SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3, held_out=0)
 RANDOM = SHORT.model_copy(update={"dropout": 0.1})
 
 family = pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
@@ -59,7 +61,7 @@ def refuse(error: type[QDQError], work: Callable[[], object]) -> str:
 def test_the_loss_falls(make: Maker) -> None:
     model = make_calibrated(make())
     before = loss_of(model)
-    done = train(model, FinetuneSettings(max_steps=30, batch_size=32, learning_rate=5e-3))
+    done = train(model, FinetuneSettings(max_steps=30, batch_size=32, learning_rate=5e-3, held_out=0))
     assert done.steps == 30
     assert done.last_loss < 0.8 * done.first_loss
     assert loss_of(model) < 0.8 * before
@@ -213,7 +215,7 @@ def test_a_weight_that_is_not_a_number_is_named_before_the_first_step() -> None:
 def test_a_rate_that_diverges_stops_with_the_step(make: Maker) -> None:
     model = make_calibrated(make())
     seen: list[int] = []
-    settings = FinetuneSettings(max_steps=9, batch_size=8, learning_rate=1e38, warmup=0)
+    settings = FinetuneSettings(max_steps=9, batch_size=8, learning_rate=1e38, warmup=0, held_out=0)
     message = refuse(RangeError, lambda: train(model, settings, progress=lambda step, steps, loss: seen.append(step)))
     assert message == f"the loss is nan at step {len(seen) + 1}: lower --set finetune.learning_rate"
     assert 1 <= len(seen) < 9
@@ -221,5 +223,5 @@ def test_a_rate_that_diverges_stops_with_the_step(make: Maker) -> None:
 
 def test_a_rate_that_diverges_at_the_last_step_is_seen_in_the_weights() -> None:
     model = make_calibrated(tiny_bert())
-    settings = FinetuneSettings(max_steps=1, batch_size=8, learning_rate=1e39, warmup=0)
+    settings = FinetuneSettings(max_steps=1, batch_size=8, learning_rate=1e39, warmup=0, held_out=0)
     assert "amax must be finite" in refuse(RangeError, lambda: train(model, settings))

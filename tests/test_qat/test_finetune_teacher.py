@@ -10,25 +10,29 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from qat.batches import Collator
-from qat.finetune import FinetuneSettings, QATTrainer, finetune
+from qat.distill import Distillation
+from qat.errors import CheckpointError, DataError
+from qat.finetune import finetune
+from qat.finetune_settings import FinetuneSettings
+from qat.trainer import QATTrainer
 from tests.calibrated import encode_tiny, make_calibrated, tiny_batches
 from tests.tiny import tiny_albert, tiny_bert, tiny_tokenizer
 from tests.tolerances import DISTILLATION, MICRO_BATCHES
 
 ROWS = encode_tiny(32, seed=1)
-SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3)
+SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3, held_out=0)
 
 
 def make_trainer(model: PreTrainedModel, teacher: PreTrainedModel, folder: Path, **named: Any) -> QATTrainer:
     settings: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
-    shares = {name: named.pop(name) for name in ("distillation", "temperature") if name in named}
+    distillation = named.pop("distillation", Distillation())
     return QATTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(folder), dataloader_pin_memory=False, **settings, **named),
         train_dataset=ROWS.features,
         data_collator=Collator(pad_token_id=0),
         teacher=teacher,
-        **shares,
+        distillation=distillation,
     )
 
 
@@ -41,7 +45,9 @@ def soften(logits: Tensor, temperature: float) -> Any:
 def test_the_loss_is_the_mix_of_labels_and_teacher(tmp_path: Path, distillation: float, temperature: float) -> None:
     model, teacher = make_calibrated(tiny_albert()), tiny_albert(seed=4)
     (batch,) = tiny_batches(8)
-    trainer = make_trainer(model, teacher, tmp_path, distillation=distillation, temperature=temperature)
+    trainer = make_trainer(
+        model, teacher, tmp_path, distillation=Distillation(answers=distillation, temperature=temperature)
+    )
     loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
     inputs = {name: x for name, x in batch.items() if name != "labels"}
     student, answers = model(**inputs).logits, teacher(**inputs).logits
@@ -75,7 +81,7 @@ def test_the_student_moves_towards_the_teacher() -> None:
         return float((p * np.log(p / q)).sum(axis=1).mean())
 
     before = distance()
-    settings = FinetuneSettings(max_steps=30, batch_size=32, learning_rate=5e-3, distillation=1.0)
+    settings = FinetuneSettings(max_steps=30, batch_size=32, learning_rate=5e-3, distillation=1.0, held_out=0)
     done = finetune(model, ROWS, tokenizer=tiny_tokenizer(), teacher=teacher, settings=settings)
     assert distance() < 0.5 * before
     assert done.last_loss < done.first_loss
@@ -89,7 +95,7 @@ def test_micro_batches_weigh_as_one_batch(tmp_path: Path, distillation: float) -
             model,
             tiny_albert(seed=4),
             tmp_path,
-            distillation=distillation,
+            distillation=Distillation(answers=distillation),
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=parts,
             max_steps=1,
@@ -110,3 +116,31 @@ def test_without_a_teacher_nothing_is_mixed() -> None:
 
     first, second = run(SHORT), run(SHORT.model_copy(update={"distillation": 0.1, "temperature": 5.0}))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
+    model = make_calibrated(tiny_bert())
+    labels, width = len(model.config.id2label or {}), 7
+    teacher = tiny_bert()
+    teacher.classifier = nn.Linear(teacher.config.hidden_size, width)
+    trainer = make_trainer(model, teacher, tmp_path)
+    (batch,) = tiny_batches(8)
+    with pytest.raises(CheckpointError) as caught:
+        trainer.compute_loss(model, dict(batch))
+    assert str(caught.value) == (
+        f"the logits of the teacher are 1 of shape (8, {width}), the student's 1 of (8, {labels}): "
+        "give the float checkpoint the student was made from"
+    )
+
+
+@pytest.mark.parametrize("label", [-1, 99])
+def test_a_label_the_head_does_not_have_is_named(label: int, tmp_path: Path) -> None:
+    model = make_calibrated(tiny_bert())
+    labels = len(model.config.id2label or {})
+    (batch,) = tiny_batches(8)
+    batch["labels"][3] = label
+    with pytest.raises(DataError) as caught:
+        make_trainer(model, tiny_bert(), tmp_path).compute_loss(model, batch)
+    assert str(caught.value) == (
+        f"label {label} is not one of the {labels} of the model's head: expected 0 to {labels - 1}"
+    )

@@ -1,5 +1,6 @@
 """A quantized model is a transformers model: saved, loaded, cast, trained and resumed by transformers' own code."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,17 @@ def test_trainer_saves_resumes_and_reloads(family: FamilyName, tmp_path: Path) -
     stored, fresh = amax_of(final), weight_ranges_of(final)
     assert len(fresh) == FACTS[family].weights
     assert all(torch.equal(stored[f"{path}.weight_quantizer"], amax) for path, amax in fresh.items())
+
+
+def test_given_weights_are_what_is_saved(tmp_path: Path) -> None:
+    model = make_wrapped("bert")
+    given = {name: 2 * values for name, values in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "given", state_dict=given)
+    model.save_pretrained(tmp_path / "own")
+    assert all(torch.equal(load(tmp_path / "given").state_dict()[name], values) for name, values in given.items())
+    assert same_answers(load(tmp_path / "own"), model)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        copied.get_parameter("classifier.weight").zero_()
+    copied.save_pretrained(tmp_path / "copied")
+    assert not load(tmp_path / "copied").get_parameter("classifier.weight").any()

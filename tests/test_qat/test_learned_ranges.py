@@ -1,6 +1,7 @@
 """Learned ranges: their gradient against LSQ's formula, their life as parameters, and that they repair bad ranges."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,21 @@ from transformers import PreTrainedModel, TrainingArguments
 from qat.batches import Collator
 from qat.errors import RangeError
 from qat.fake_quant import fake_quantize
-from qat.finetune import FinetuneSettings, Finetuning, QATTrainer, finetune
-from qat.learned_ranges import learning_ranges
+from qat.finetune import Finetuning, finetune
+from qat.finetune_settings import FinetuneSettings
+from qat.learned_ranges import LearnedRanges
 from qat.quantizer import FakeQuantizer, named_quantizers
+from qat.range_training import RangeTraining
+from qat.reestimated_ranges import ReestimatedRanges
 from qat.spec import SMALLEST_SCALE, QuantSpec
+from qat.trainer import QATTrainer
 from tests import oracles, tolerances
 from tests.calibrated import encode_tiny, make_calibrated
 from tests.oracles import Floats
 from tests.tiny import tiny_albert, tiny_bert, tiny_tokenizer
 
 ROWS = encode_tiny(32, seed=1)
-LEARNED = FinetuneSettings(max_steps=6, batch_size=16, learning_rate=1e-4, ranges="learned")
+LEARNED = FinetuneSettings(max_steps=6, batch_size=16, learning_rate=1e-4, ranges="learned", held_out=0)
 TENTHS = st.integers(-3000, 3000).map(lambda tenths: tenths / 10)
 """In steps: both sides of the bounds, and no ties, where a slope has two answers."""
 
@@ -74,7 +79,7 @@ def test_the_gradient_of_a_range_is_scaled_and_passes_the_rounding_of_the_scale(
     gradient = oracles.scale_gradient(x, quantizer.scale().detach().numpy(), np.ones_like(x))
     assert quantizer.amax.grad is not None
     assert quantizer.amax.grad[0] == 0
-    expected = float(gradient) / (127 * math.sqrt(127 * x.size))
+    expected = float(gradient) / (127 * math.sqrt(127 * x[0].size))
     assert float(quantizer.amax.grad[1]) == pytest.approx(expected, rel=tolerances.SCALE_GRADIENT.value)
 
 
@@ -110,7 +115,8 @@ def test_a_range_that_is_not_there_cannot_be_learned() -> None:
     model.get_submodule(names[1]).get_buffer("amax").fill_(float("nan"))
     quantizer = dict(named_quantizers(model))[names[1]]
     quantizer.refresh_state()
-    with pytest.raises(RangeError, match=rf"^quantizer '{quantizer.name}' has no range: "), learning_ranges(model):
+    refusal = pytest.raises(RangeError, match=rf"^quantizer '{quantizer.name}' has no range: ")
+    with refusal, LearnedRanges().training(model, lambda: ()):
         pytest.fail("the block must not run")
     assert [name for name, _ in model.named_parameters() if name.endswith("amax")] == []
 
@@ -130,7 +136,7 @@ def test_training_moves_every_activation_range_and_leaves_buffers(make: type) ->
 
 
 def test_learned_ranges_repair_what_frozen_ones_cannot() -> None:
-    settings = FinetuneSettings(max_steps=30, batch_size=32, learning_rate=1e-6, range_rate=0.1)
+    settings = FinetuneSettings(max_steps=30, batch_size=32, learning_rate=1e-6, range_rate=0.1, held_out=0)
     frozen, learned = make_calibrated(tiny_bert()), make_calibrated(tiny_bert())
     shrink_ranges(frozen, 0.2)
     shrink_ranges(learned, 0.2)
@@ -139,17 +145,17 @@ def test_learned_ranges_repair_what_frozen_ones_cannot() -> None:
     assert freed.first_loss - freed.last_loss > 4 * abs(stuck.first_loss - stuck.last_loss)
 
 
-def test_resuming_equals_not_stopping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranges", [lambda: LearnedRanges(0.05), ReestimatedRanges], ids=["learned", "reestimated"])
+def test_resuming_equals_not_stopping(ranges: Callable[[], RangeTraining], tmp_path: Path) -> None:
     def run(model: PreTrainedModel, resume: str | None) -> None:
         arguments = TrainingArguments(
             output_dir=str(tmp_path), max_steps=4, save_steps=2, per_device_train_batch_size=8, learning_rate=1e-3,
             report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
-        with learning_ranges(model):
-            trainer = QATTrainer(
-                model=model, args=arguments, train_dataset=ROWS, data_collator=Collator(pad_token_id=0), range_rate=0.05
-            )
-            trainer.train(resume_from_checkpoint=resume)
+        trainer = QATTrainer(
+            model=model, args=arguments, train_dataset=ROWS, data_collator=Collator(pad_token_id=0), ranges=ranges()
+        )
+        trainer.train(resume_from_checkpoint=resume)
 
     whole, resumed = make_calibrated(tiny_bert()), make_calibrated(tiny_bert())
     run(whole, None)

@@ -13,7 +13,7 @@ from qat.errors import CheckpointError, DataError
 from qat.huggingface import quantization_config
 from qat.tasks import find_task
 from qat.tasks.base import Encoded, Feature
-from qat.tasks.record import TaskRecord, read_task_record
+from qat.tasks.record import KNOWN_INPUTS, TaskRecord, read_task_record
 from tests.calibrated import encode_tiny, make_calibrated
 from tests.tiny import tiny_bert, tiny_tokenizer
 
@@ -66,7 +66,7 @@ def test_a_record_is_json() -> None:
 @pytest.mark.parametrize("config", [BertConfig(), config_with({}), config_with(None)])
 def test_the_given_task_serves_where_there_is_no_record(config: PreTrainedConfig) -> None:
     record = read_task_record(config, folder=FOLDER, given="text-classification")
-    assert record == TaskRecord(name="text-classification")
+    assert record == TaskRecord(name="text-classification", inputs=KNOWN_INPUTS)
 
 
 @pytest.mark.parametrize("config", [BertConfig(), config_with({}), config_with({"max_length": 9})])

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from qat.errors import RecipeError
-from qat.finetune import FinetuneSettings
+from qat.finetune_settings import FinetuneSettings
 from qat.recipe import validate_settings
 from qat.settings import NAMESPACES, parse_overrides, require_stages
 
@@ -38,6 +38,7 @@ def test_settings_are_gathered_by_stage_and_the_last_one_wins() -> None:
     assert parse_overrides(
         ["finetune.max_steps=1", "weights=per_channel", "finetune.seed=2", "build.level=3", "finetune.max_steps=4"]
     ) == {"finetune": {"max_steps": 4, "seed": 2}, "weights": {"weights": "per_channel"}, "build": {"level": 3}}
+    assert parse_overrides(["weights.bits=7"]) == {"weights": {"weight_bits": 7}}
     assert parse_overrides([]) == {}
 
 
@@ -59,7 +60,7 @@ def test_every_stage_takes_settings(stage: str) -> None:
         ("max_steps=3", f"--set 'max_steps=3': unknown stage 'max_steps', {STAGES}"),
         ("finetune=3", "--set 'finetune=3' names no setting: write --set finetune.name=value"),
         ("finetune.=3", "--set 'finetune.=3' names no setting: write --set finetune.name=value"),
-        ("weights.a=3", "--set 'weights.a=3' names no setting: write --set weights=per_tensor"),
+        ("weights.a=3", "--set 'weights.a=3' names no setting: write --set weights=per_tensor or weights.bits=7"),
     ],
 )
 def test_what_is_no_setting(assignment: str, message: str) -> None:
@@ -103,7 +104,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         validate_settings(FinetuneSettings, values, where="fine-tuning settings")
     message = str(caught.value)
     assert message.startswith("fine-tuning settings: seed: Input should be greater than or equal to 0 (-1 given); ")
-    assert "; unknown key 'max_step', did you mean 'max_steps'? known: batch_size, " in message
+    assert "; unknown key 'max_step', did you mean 'max_steps'? known: accumulate, " in message
     assert "\n" not in message
 
 

@@ -11,10 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from qat.batches import Collator
 from qat.data import Rows
-from qat.errors import DataError, RangeError
+from qat.errors import DataError
 from qat.tasks import find_task, register_task
-from qat.tasks.base import Encoded, resolve_max_length
+from qat.tasks.base import Encoded
 from qat.tasks.text_classification import TextClassification
+from qat.tasks.texts import resolve_max_length
 from tests.tiny import MAX_LENGTH, TINY_MODELS, save_tiny, tiny_bert, tiny_rows, tiny_tokenizer
 
 TASK = find_task("text-classification")
@@ -51,7 +52,7 @@ def test_task_of_a_taken_name() -> None:
 
 
 def test_facts_of_the_task() -> None:
-    assert (TASK.name, TASK.metric_name) == ("text-classification", "accuracy")
+    assert TASK.name == "text-classification"
     assert TASK.auto_class is AutoModelForSequenceClassification
     assert TASK.columns.names == ("text", "text_pair", "label")
 
@@ -174,17 +175,17 @@ def test_named_labels_for_a_checkpoint_without_names() -> None:
 @pytest.mark.parametrize(
     ("settings", "head"),
     [
-        ({"num_labels": 1}, "problem_type None and 1 in label2id"),
         ({"num_labels": 3, "problem_type": "regression"}, "problem_type 'regression' and 3 in label2id"),
         (
-            {"num_labels": 3, "problem_type": "multi_label_classification"},
-            "problem_type 'multi_label_classification' and 3 in label2id",
+            {"num_labels": 1, "problem_type": "multi_label_classification"},
+            "problem_type 'multi_label_classification' and 1 in label2id",
         ),
     ],
 )
-def test_head_that_is_no_single_label_classifier(settings: dict[str, Any], head: str) -> None:
+def test_head_that_fits_no_problem(settings: dict[str, Any], head: str) -> None:
     assert refusal([{"text": "ba", "label": 0}], bert_config(**settings)) == (
-        f"the checkpoint's head has {head}: text-classification expects one of two labels or more a row"
+        f"the checkpoint's head has {head}: text-classification expects regression with one, or "
+        "single_label_classification or multi_label_classification with two or more"
     )
 
 
@@ -260,21 +261,15 @@ def test_load_needs_labels_only_where_asked(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
 def test_score_counts_the_right_answers(pairs: list[tuple[int, int]]) -> None:
     logits = np.eye(4)[[answer for answer, _ in pairs]]
-    labels = np.array([label for _, label in pairs])
-    assert TASK.score(logits, labels) == sum(answer == label for answer, label in pairs) / len(pairs)
+    rows = encode([{"text": "ba", "label": label} for _, label in pairs], bert_config(num_labels=4))
+    share = sum(answer == label for answer, label in pairs) / len(pairs)
+    assert TASK.score({"logits": logits}, rows) == {"accuracy": share}
 
 
-def test_score_of_nothing() -> None:
+def test_rows_without_labels_are_not_scored() -> None:
     with pytest.raises(DataError) as caught:
-        TASK.score(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))
-    assert str(caught.value) == "no rows to score: expected at least one"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_score_refuses_logits_that_are_not_finite(value: float) -> None:
-    with pytest.raises(RangeError) as caught:
-        TASK.score(np.array([[0.0, 1.0], [value, 1.0], [1.0, 0.0]]), np.array([1, 1, 0]))
-    assert str(caught.value) == "1 of 3 rows have logits that are not finite: nothing can be scored"
+        TASK.score({"logits": np.zeros((1, 3))}, encode([{"text": "ba"}], require_labels=False))
+    assert str(caught.value) == "my rows was encoded without labels: rows without labels cannot be scored"
 
 
 @pytest.fixture(params=TINY_MODELS.values(), ids=list(TINY_MODELS))

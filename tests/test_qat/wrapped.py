@@ -59,7 +59,7 @@ FACTS: Mapping[FamilyName, Facts] = {
         measured=16,
         attention=frozenset(f"attention.self.{slot}" for slot in _FOUR),
         outer=frozenset({"bert.pooler.dense", "classifier"}),
-        whole=frozenset({"BertEmbeddings", "QuantBertLayer"}),
+        whole=frozenset({"QuantBertLayer"}),
         registry=True,
     ),
     "albert": Facts(

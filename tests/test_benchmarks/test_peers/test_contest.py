@@ -125,8 +125,6 @@ def test_one_row_has_no_standard_error(contest: Contest) -> None:
         next(run_contest(replace(contest, limit=1), [OURS]))
 
 
-def test_a_task_that_is_not_judged_row_by_row_is_refused(contest: Contest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(find_task("text-classification")), "metric_name", "f1")
-
-    with pytest.raises(DataError, match="text-classification is scored by f1: peers are compared row by row"):
-        next(run_contest(contest, [OURS]))
+def test_a_task_that_is_not_judged_row_by_row_is_refused(contest: Contest) -> None:
+    with pytest.raises(DataError, match="--task multiple-choice: peers are compared row by row, by accuracy; give"):
+        next(run_contest(replace(contest, task="multiple-choice"), [OURS]))

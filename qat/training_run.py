@@ -1,0 +1,94 @@
+"""A training run on disk: where its checkpoints lie, what run they belong to, and which of them a resumed run takes."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qat.artefacts import write_json
+from qat.errors import CheckpointError
+from qat.processes import rank, share_first
+
+_RUN = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """Where a run keeps its checkpoints, and whether one that was interrupted there goes on."""
+
+    folder: Path
+    resume: bool = False
+
+
+def identify_run(model: nn.Module, rows: int, source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two runs the same: the weights they start from, the rows and the settings, as JSON values."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return {"model": digest.hexdigest(), "rows": rows, "source": source, "settings": dict(settings)}
+
+
+def open_run_together(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
+    """As ``open_run``, by the first of several processes for all of them.
+
+    Raises:
+        CheckpointError: as ``open_run``, in every process.
+    """
+    found: Path | CheckpointError | None = None
+    if rank() == 0:
+        try:
+            found = open_run(run, identity)
+        except CheckpointError as error:
+            found = error
+    found = share_first(found)
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
+
+
+def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
+    """The checkpoint a run goes on from, None where it starts; its folder then belongs to it.
+
+    Raises:
+        CheckpointError: an interrupted run is there and ``run`` does not resume, or it was another run.
+    """
+    folder = run.folder
+    record = folder / _RUN
+    if not record.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, identity)
+        return None
+    if not run.resume:
+        raise CheckpointError(f"{folder} holds an interrupted run: go on with --resume, or delete the folder")
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{record} is no record of a run ({error}): delete {folder} and start again") from error
+    differing = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds a run with other {' and '.join(differing)}: give what it was started with, or delete it"
+        )
+    return newest_checkpoint(folder)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of Trainer's in ``folder``, None where there is none; broken ones are deleted.
+
+    Trainer writes ``trainer_state.json`` last: a checkpoint without it was interrupted.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+            continue
+        return checkpoint
+    return None

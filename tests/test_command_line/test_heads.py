@@ -1,0 +1,49 @@
+"""The command line takes every head the whole way, from its name alone."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.journey import Journey
+from tests.test_command_line.calling import call, write_rows
+from tests.tiny import save_tiny, tiny_tokenizer
+from tests.tiny_heads import HEADS, head_model, head_rows
+
+HEADLINES = {
+    "regression": ("spearman", "pearson"),
+    "multi-label": ("f1_micro",),
+    "multiple-choice": ("accuracy",),
+    "question-answering": ("f1", "exact_match"),
+    "token-classification": ("f1", "precision", "recall", "accuracy"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("head", HEADS)
+def test_the_whole_journey(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
+    monkeypatch.setattr("benchmarks.commands.Journey", partial(Journey, latency_seconds=0.2))
+    checkpoint = save_tiny(head_model(head, "bert", layers=1), tiny_tokenizer(), tmp_path / "float")
+    train, validation = (
+        write_rows(tmp_path / f"{name}.jsonl", [dict(row) for row in head_rows(head, count, seed)])
+        for seed, (name, count) in enumerate({"train": 48, "validation": 24}.items())
+    )
+    out, task = tmp_path / "run", HEADS[head][0]
+    done = call(
+        *("run", checkpoint, "--task", task, "--data", train, "--eval", validation, "--out", out),
+        *("--set", "finetune.max_steps=2", "--json"),
+    )
+    assert (done.code, done.err) == (0, done.err)
+    accuracy = json.loads((out / "report.json").read_text(encoding="utf-8"))["accuracy"]
+    assert accuracy["metric"] == HEADLINES[head][0]
+    for stage in ("fp32", "ptq", "qat", "onnx"):
+        assert tuple(accuracy["metrics"][stage]) == HEADLINES[head]
+    assert accuracy["agreement"] >= 0.9
+    scored = call("evaluate", out / "onnx", "--data", validation, "--json").value
+    assert (scored["task"], scored["metrics"]) == (task, accuracy["metrics"]["onnx"])
+    timed = call(
+        "benchmark", out / "onnx", checkpoint, "--task", task, "--shapes", "2x16", "--seconds", "0.1", "--json"
+    )
+    assert [row["artefact"] for row in timed.value["latency"]] == [str(out / "onnx"), str(checkpoint)]
