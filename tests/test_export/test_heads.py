@@ -27,7 +27,7 @@ from tests.tiny import TINY_MODELS, tiny_tokenizer
 from tests.tiny_heads import HEADS, encode_head, head_model
 from tests.tolerances import FLIPPED_ROWS, HEAD_METRIC
 
-STEPS = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3)
+STEPS = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3, patience=5)  # never stopped early
 QUICK = tuple(head for head in HEADS if head != "multi-label")  # whose graph is that of any classification
 REST = [(head, family) for head in HEADS for family in TINY_MODELS]
 
