@@ -55,7 +55,7 @@ def time_call(work: Callable[[], object]) -> Spent:
     """What a call took, on the wall and of this process's processor time, to the millisecond."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return Spent(round(time.perf_counter() - wall, 3), round(time.process_time() - cpu, 3))
+    return Spent(round(time.perf_counter() - wall, 6), round(time.process_time() - cpu, 6))
 
 
 def is_in_encoder_layer(path: str) -> bool:
