@@ -7,7 +7,7 @@ from qat.tasks.question_answering import QuestionAnswering
 from qat.tasks.text_classification import TextClassification
 from qat.tasks.token_classification import TokenClassification
 
-__all__ = ["Task", "find_task", "register_task"]
+__all__ = ["Task", "find_task", "list_tasks", "register_task"]
 
 _TASKS: dict[str, Task] = {}
 
@@ -35,6 +35,11 @@ def find_task(name: str) -> Task:
     if name not in _TASKS:
         raise DataError(f"task '{name}' is not known: {suggest(name, _TASKS)}")
     return _TASKS[name]
+
+
+def list_tasks() -> list[Task]:
+    """Every task, by name."""
+    return [_TASKS[name] for name in sorted(_TASKS)]
 
 
 register_task(MultipleChoice())

@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows, load_rows
 from qat.errors import DataError, suggest
@@ -126,6 +126,7 @@ class Task(ABC):
         outputs: the fields of the model's output that it scores; what an exported graph answers.
         per_token: whether those have an entry for each token, ``(rows, tokens, ...)``.
         axes: of the model's inputs, as a batch has them.
+        kinds: the heads it tells apart under one class, as ``problem_type`` calls them; none where there is one.
     """
 
     name: ClassVar[str]
@@ -134,6 +135,7 @@ class Task(ABC):
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     per_token: ClassVar[bool] = False
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
+    kinds: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def encode(
@@ -173,6 +175,10 @@ class Task(ABC):
     @abstractmethod
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each answer whether two models that were given the same rows give the same one, shape ``(answers,)``."""
+
+    def find_class(self, config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+        """The transformers class with this head for a family's configuration; None where it has none."""
+        return cast("type[PreTrainedModel] | None", self.auto_class._model_mapping.get(config, None))
 
     def load(
         self,
