@@ -30,7 +30,7 @@ class Cell:
         """The task, and the kind where there is one.
 
         >>> next(list_cells()).head
-        'multiple-choice'
+        'fill-mask'
         """
         return name_head(self.task.name, self.kind)
 

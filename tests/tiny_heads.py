@@ -53,6 +53,17 @@ def _span(chance: random.Random) -> Row:
     return {"question": " ".join(_words(chance, 4)), "context": " ".join(words), "answer": found, "answer_start": start}
 
 
+def _text(chance: random.Random) -> Row:
+    return {"text": " ".join(_words(chance, 12))}
+
+
+def _pair(chance: random.Random) -> Row:
+    """Two texts; where the label says so the second goes on with the words of the first."""
+    words, label = _words(chance, 14), chance.randrange(2)
+    second = words[len(words) // 2 :] if label == 0 else _words(chance, 7)
+    return {"text": " ".join(words[: len(words) // 2 or 1]), "text_pair": " ".join(second), "label": label}
+
+
 def _tags(chance: random.Random) -> Row:
     words = [chance.choice(["", chance.choice(_words(chance, 3))]) + each for each in _words(chance, 9)]
     return {"tokens": words, "tags": [chance.choice(TAGS) for _ in words]}
@@ -81,6 +92,14 @@ class TinyHead:
 
 
 HEADS: Mapping[str, TinyHead] = {
+    "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("accuracy", "perplexity")),
+    "next-sentence-prediction": TinyHead(task="next-sentence-prediction", row=_pair, metrics=("accuracy",)),
+    "pretraining": TinyHead(
+        task="pretraining",
+        row=_pair,
+        settings={"num_labels": 2},
+        metrics=("accuracy", "perplexity", "pair_accuracy"),
+    ),
     "single-label": TinyHead(
         task="text-classification", kind="single_label_classification", row=_label, metrics=("accuracy",)
     ),

@@ -2,7 +2,10 @@
 
 from qat.errors import DataError, suggest
 from qat.tasks.base import Task
+from qat.tasks.fill_mask import FillMask
 from qat.tasks.multiple_choice import MultipleChoice
+from qat.tasks.next_sentence_prediction import NextSentencePrediction
+from qat.tasks.pretraining import Pretraining
 from qat.tasks.question_answering import QuestionAnswering
 from qat.tasks.text_classification import TextClassification
 from qat.tasks.token_classification import TokenClassification
@@ -42,7 +45,10 @@ def list_tasks() -> list[Task]:
     return [_TASKS[name] for name in sorted(_TASKS)]
 
 
+register_task(FillMask())
 register_task(MultipleChoice())
+register_task(NextSentencePrediction())
+register_task(Pretraining())
 register_task(QuestionAnswering())
 register_task(TextClassification())
 register_task(TokenClassification())

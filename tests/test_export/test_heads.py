@@ -64,7 +64,7 @@ def make(cell: Cell, layers: int) -> Made:
     model = head_model(head, cell.family.model_type, layers=layers)
     assert type(model) is cell.model_class
     rows = encode_head(head, model, 24)
-    record = TaskRecord.of(cell.task, {}, None, rows)
+    record = TaskRecord.of(cell.task, {}, None, rows, model.config)
     wrap(model, target="rtx")
     quantization_config(model).task = record.to_dict()
     batches = [batch.to_tensors() for batch in iterate_batches(rows, batch_size=8, pad_token_id=0, order="length")]
