@@ -172,3 +172,16 @@ def test_a_calibrated_stream_in_units_of_its_own_is_distilled_too() -> None:
     rescale(model)
     nn.Module.eval(model)
     assert [unit.shape for unit in stream_units(model)] == [(teacher.config.hidden_size,)] * 2
+
+
+def test_only_labelled_tokens_are_distilled_and_both_heads_weigh_alike() -> None:
+    given = {"prediction_logits": draw(2, 3, 5, seed=1), "sop_logits": draw(2, 2, seed=2)}
+    wanted = {"prediction_logits": draw(2, 3, 5, seed=3), "sop_logits": draw(2, 2, seed=4)}
+    labels = torch.tensor([[-100, 4, -100], [1, -100, -100]])
+    expected = []
+    for name, places in (("prediction_logits", labels.numpy() != -100), ("sop_logits", slice(None))):
+        p, q = (softmax(x[name].double().numpy()[places] / 2) for x in (wanted, given))
+        expected.append(4 * (p * np.log(p / q)).sum(axis=-1).mean())
+    batch = {"attention_mask": MASK, "labels": labels, "sentence_order_label": torch.tensor([0, 1])}
+    found = answer_distance(given, wanted, batch, 2.0, independent=False)
+    assert float(found) == pytest.approx(np.mean(expected), rel=DISTILLATION.value)
