@@ -14,6 +14,7 @@ from calibration.ranges_command import ranges_command
 from export.commands import audit_command, build_command, export_command, lint_command
 from qat.commands import finetune_command
 from qat.errors import QDQError
+from qat.families_command import families_command
 
 app = typer.Typer(
     name="qdq",
@@ -31,6 +32,7 @@ app.command("lint")(lint_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 app.command("sensitivity")(sensitivity_command)
+app.command("families")(families_command)
 
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some typer carry a click of their own

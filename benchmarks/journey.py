@@ -204,7 +204,7 @@ def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[En
 
 
 def _run_torch(task: Task, checkpoint: Checkpoint, rows: Encoded) -> TorchRunner:
-    record = TaskRecord.of(task, {}, None, rows)
+    record = TaskRecord.of(task, {}, None, rows, checkpoint.model.config)
     return TorchRunner(checkpoint.model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
 
 
@@ -230,7 +230,7 @@ def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encod
         recipe=journey.recipe,
         target=journey.target,
         settings=journey.calibration,
-        record=TaskRecord.of(task, journey.columns, journey.max_length, rows),
+        record=TaskRecord.of(task, journey.columns, journey.max_length, rows, checkpoint.model.config),
         batch_size=journey.batch_size,
     )
     with clock.stage("calibrate") as advance:

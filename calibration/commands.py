@@ -91,7 +91,7 @@ def calibrate_command(
                 recipe=chosen,
                 target=target,
                 settings=stage,
-                record=TaskRecord.of(found, names, max_length, encoded),
+                record=TaskRecord.of(found, names, max_length, encoded, loaded.model.config),
                 batch_size=batch_size,
             ),
             out=out,

@@ -19,6 +19,7 @@ from export.passes.half_precision import HalfPrecision
 from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
+from export.passes.tie_tables import TieTables
 from export.settings import ExportSettings
 from export.targets import Target, find_target
 from export.targets.base import Precision
@@ -75,6 +76,7 @@ class Lowering:
         """
         yield DropUnitGains()
         yield FoldShapes()
+        yield TieTables()
         if not self.quantized:
             yield StripQuantization()
         elif self.settings.embeddings == "int8":

@@ -19,7 +19,7 @@ IntArrays = dict[str, NDArray[np.int64]]
 Numbers = dict[str, NDArray[np.generic]]
 Entry = TypeVar("Entry")
 
-TARGETS = frozenset({"labels", "start_positions", "end_positions"})
+TARGETS = frozenset({"labels", "start_positions", "end_positions", "next_sentence_label", "sentence_order_label"})
 """What transformers' heads call what they are scored against; all else is an input."""
 
 

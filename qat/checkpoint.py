@@ -15,7 +15,7 @@ from qat.errors import CheckpointError, suggest
 from qat.families import find_family
 from qat.huggingface import QUANT_METHOD, QDQConfig
 from qat.quiet import quiet_transformers
-from qat.tasks import Task
+from qat.tasks import Task, list_tasks
 
 _CARD = """---
 library_name: transformers
@@ -93,10 +93,11 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     """The checkpoint in ``folder`` with ``task``'s head, every weight and range read from the folder.
 
     Raises:
-        CheckpointError: no checkpoint, an unknown family, a broken file, weights or ranges that are missing.
+        CheckpointError: no checkpoint, an unknown family or one without that head, a broken file, weights or ranges
+            that are missing.
     """
     folder = Path(folder)
-    read_config(folder)
+    require_head(read_config(folder), task, folder=folder)
     try:
         with quiet_transformers():
             model, info = task.auto_class.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
@@ -111,6 +112,19 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
         raise CheckpointError(f"{folder} cannot be loaded for {task.name}: {reason[:300]}") from error
     _require_complete(folder, task, info, model)
     return Checkpoint(folder=folder, model=model, tokenizer=tokenizer)
+
+
+def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> None:
+    """Passes where the family of a checkpoint has the task's head.
+
+    Raises:
+        CheckpointError: it has none; names those it has.
+    """
+    if task.find_class(type(config)) is None:
+        there = [each.name for each in list_tasks() if each.find_class(type(config)) is not None]
+        raise CheckpointError(
+            f"{folder} is a {config.model_type} and has no head for {task.name}: expected one of {', '.join(there)}"
+        )
 
 
 def _require_complete(folder: Path, task: Task, info: Mapping[str, Any], model: PreTrainedModel) -> None:

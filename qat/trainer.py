@@ -60,7 +60,7 @@ class TeachingTrainer(Trainer):
         loss, outputs = super().compute_loss(model, asked, True, num_items_in_batch)
         with torch.no_grad():
             wanted = self.teacher(**drop_targets(asked))
-        answers, inner = teaching_loss(self.inner, outputs, wanted, inputs.get("attention_mask"), self.distillation)
+        answers, inner = teaching_loss(self.inner, outputs, wanted, inputs, self.distillation)
         share = self.distillation.answers
         loss = (1 - share) * loss + share * answers + inner
         return (loss, outputs) if return_outputs else loss

@@ -66,3 +66,5 @@ CORRELATION = Tolerance(1e-9, "correlations of at most twenty ranks in FP64, the
 HEAD_METRIC = Tolerance(0.1, "one flipped tie changes one answer of 24, in a metric of precision and recall both")
 ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
+LIKELIHOOD = Tolerance(1e-5, "relative: FP32 log-likelihoods of a vocabulary of 50 to 200, summed in another order")
+MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard errors or more")

@@ -146,6 +146,11 @@ def find_family(model_type: str) -> Family:
     return _FAMILIES[model_type]
 
 
+def list_families() -> list[Family]:
+    """Every family, in the order they were registered."""
+    return list(_FAMILIES.values())
+
+
 def in_encoder_layer(path: str) -> bool:
     """Whether a path, of a module or of an exported node, lies inside an encoder layer of some family.
 
