@@ -14,6 +14,7 @@ from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
 from qat.data import Rows
 from qat.errors import RecipeError
+from qat.families import longest_row
 from qat.scoring import Accuracy, Progress
 from qat.tasks import find_task
 
@@ -107,7 +108,7 @@ def benchmark(
     opened = [open_artefact(artefact, task=task) for artefact in artefacts]
     longest = max(sequence for _, sequence in shapes)
     for artefact, each in zip(artefacts, opened, strict=True):
-        takes = getattr(each.config, "max_position_embeddings", longest)
+        takes = longest_row(each.config)
         if longest > takes:
             raise RecipeError(f"{artefact} takes {takes} tokens, {longest} asked for: use --shapes with shorter ones")
     tokens = _read_tokens(opened[0], data)

@@ -40,6 +40,7 @@ from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float
 from qat.commands import encode_rows
 from qat.errors import ExportError
+from qat.families import longest_row
 from qat.finetune_settings import FinetuneSettings
 from qat.finetune_stage import FinetuneStage, finetune_checkpoint
 from qat.huggingface import quantization_config
@@ -125,7 +126,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     target.require_granularity(journey.recipe.weights, precision)
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)
-    journey.building.spec_for("rtx", longest=checkpoint.model.config.max_position_embeddings)
+    journey.building.spec_for("rtx", longest=longest_row(checkpoint.model.config))
     training, evaluation = _read_rows(journey, task, checkpoint)
     require_writable(journey.out / "report.json")
     score = _scorer(journey, task, checkpoint, evaluation, clock)
