@@ -70,6 +70,15 @@ def drop_targets(batch: Mapping[str, Entry]) -> dict[str, Entry]:
     return {name: value for name, value in batch.items() if name not in TARGETS}
 
 
+def has_targets(batch: Mapping[str, object]) -> bool:
+    """Whether a batch, or a row, has anything to be scored against.
+
+    >>> has_targets({"input_ids": [1]}), has_targets({"input_ids": [1], "labels": 0})
+    (False, True)
+    """
+    return not TARGETS.isdisjoint(batch)
+
+
 def pad_features(features: Sequence[Feature], *, pad_token_id: int) -> dict[str, NDArray[Any]]:
     """One array for each name: ``(batch, longest)`` for lists, ``(batch,)`` for numbers, whole ones int64.
 

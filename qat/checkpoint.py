@@ -111,6 +111,8 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} cannot be loaded for {task.name}: {reason[:300]}") from error
     _require_complete(folder, task, info, model)
+    task.adopt(model.config, folder)
+    task.prepare(model)
     return Checkpoint(folder=folder, model=model, tokenizer=tokenizer)
 
 
@@ -131,6 +133,7 @@ def _require_complete(folder: Path, task: Task, info: Mapping[str, Any], model: 
     config = getattr(model.config, "quantization_config", None)
     uncalibrated = isinstance(config, QDQConfig) and config.state == "uncalibrated"
     missing = sorted(key for key in info["missing_keys"] if not (uncalibrated and key.endswith(".amax")))
+    missing = [key for key in missing if not any(part in key for part in task.optional_weights)]
     ranges = [key for key in missing if key.endswith(".amax")]
     if ranges:
         raise CheckpointError(

@@ -101,10 +101,26 @@ def answer_distance(
     parts = [
         distillation_loss(student[name], x, temperature)
         if is_distribution(name, x)
-        else functional.mse_loss(student[name], x)
+        else number_distance(name, student[name], x)
         for name, x in teacher.items()
     ]
     return torch.stack(parts).mean()
+
+
+def number_distance(name: str, student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of numbers; of vectors the squared length of it over that of the teacher's.
+
+    Of vectors of length 1 that is twice what their cosine lacks to 1.
+
+    >>> float(number_distance("sentence_embedding", torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]])))
+    0.6399999856948853
+    >>> float(number_distance("logits", torch.tensor([[3.0]]), torch.tensor([[5.0]])))
+    4.0
+    """
+    if name.endswith("logits"):
+        return functional.mse_loss(student, teacher)
+    apart, lengths = ((x.square()).sum(dim=-1) for x in (student - teacher, teacher))
+    return (apart / lengths.clamp(min=torch.finfo(torch.float32).tiny)).mean()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

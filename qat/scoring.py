@@ -62,6 +62,24 @@ def score_rows(
         DataError: no rows, or rows without labels.
         RangeError: answers that are not finite.
     """
+    outputs = answer_rows(infer, rows, task, pad_token_id=pad_token_id, batch_size=batch_size, progress=progress)
+    return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
+
+
+def answer_rows(
+    infer: Infer,
+    rows: Encoded,
+    task: Task,
+    *,
+    pad_token_id: int,
+    batch_size: int = 64,
+    progress: Progress = lambda done, rows: None,
+) -> dict[str, NDArray[np.float32]]:
+    """What the task keeps of the answers to every row, in the order of the rows.
+
+    Raises:
+        RangeError: answers that are not finite.
+    """
     parts: dict[str, list[tuple[Batch, NDArray[np.float32]]]] = {}
     done = broken = 0
     for batch in iterate_batches(rows, batch_size=batch_size, pad_token_id=pad_token_id, order="length"):
@@ -74,8 +92,18 @@ def score_rows(
         progress(done, len(rows))
     if broken:
         raise RangeError(f"{broken} of {len(rows)} rows have answers that are not finite: nothing can be scored")
-    outputs = {name: restore_order(kept) for name, kept in parts.items()}
-    return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
+    return {name: restore_order(kept) for name, kept in parts.items()}
+
+
+def refer_rows(infer: Infer, rows: Encoded, task: Task, *, pad_token_id: int, batch_size: int = 64) -> Encoded:
+    """The rows as they are scored: where what a float model answers is right, with what ``infer`` answers.
+
+    Raises:
+        RangeError: answers that are not finite.
+    """
+    if not task.refers:
+        return rows
+    return task.refer(rows, answer_rows(infer, rows, task, pad_token_id=pad_token_id, batch_size=batch_size))
 
 
 def infer_with(model: PreTrainedModel) -> Infer:

@@ -64,6 +64,11 @@ def _pair(chance: random.Random) -> Row:
     return {"text": " ".join(words[: len(words) // 2 or 1]), "text_pair": " ".join(second), "label": label}
 
 
+def _found(chance: random.Random) -> Row:
+    """A text and one that is to be found for it."""
+    return {"text": " ".join(_words(chance, 9)), "text_pair": " ".join(_words(chance, 12))}
+
+
 def _tags(chance: random.Random) -> Row:
     words = [chance.choice(["", chance.choice(_words(chance, 3))]) + each for each in _words(chance, 9)]
     return {"tokens": words, "tags": [chance.choice(TAGS) for _ in words]}
@@ -92,6 +97,12 @@ class TinyHead:
 
 
 HEADS: Mapping[str, TinyHead] = {
+    "feature-extraction": TinyHead(
+        task="feature-extraction",
+        row=_found,
+        settings={"embedding": {"pooling": "mean", "normalize": True}},
+        metrics=("recall_at_10", "recall_at_1", "cosine"),
+    ),
     "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("accuracy", "perplexity")),
     "next-sentence-prediction": TinyHead(task="next-sentence-prediction", row=_pair, metrics=("accuracy",)),
     "pretraining": TinyHead(
@@ -159,10 +170,11 @@ def head_model(head: str, family: str, seed: int = 0, *, layers: int = 2) -> Pre
     """The family's tiny model with the head, in evaluation mode."""
     config = TINY_MODELS[family]().config
     config.update({**HEADS[head].settings, "num_hidden_layers": layers})
-    model: PreTrainedModel = find_task(HEADS[head].task).auto_class.from_config(config)
+    task = find_task(HEADS[head].task)
+    model: PreTrainedModel = task.auto_class.from_config(config)
     spread_weights(model, seed)
     nn.Module.eval(model)
-    return model
+    return task.prepare(model)
 
 
 def encode_head(head: str, model: PreTrainedModel, n: int, seed: int = 0) -> Encoded:

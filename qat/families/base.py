@@ -75,6 +75,11 @@ class LayerPlan:
     float_parts: tuple[FloatPart, ...] = ()
 
 
+def longest_positions(config: PreTrainedConfig) -> int:
+    """A token for every position a configuration has."""
+    return int(config.max_position_embeddings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family: how its layers are taken over and what lies in them.
@@ -94,6 +99,8 @@ class Family:
         order: the layers' paths in the order they run, a shared one several times, from their paths and the
             configuration.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
+        longest: the most tokens a row can have, from the configuration.
+        neurons: what configurations call the width of the feed-forward blocks.
     """
 
     model_type: str
@@ -107,6 +114,8 @@ class Family:
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
     attention_output: Literal["probabilities", "scores"] = "probabilities"
+    longest: Callable[[PreTrainedConfig], int] = longest_positions
+    neurons: str = "intermediate_size"
 
     def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
         """Every encoder layer of a model with its path."""
@@ -146,9 +155,14 @@ def find_family(model_type: str) -> Family:
     return _FAMILIES[model_type]
 
 
+def longest_row(config: PreTrainedConfig) -> int:
+    """The most tokens a row of a model can have."""
+    return find_family(config.model_type).longest(config)
+
+
 def list_families() -> list[Family]:
-    """Every family, in the order they were registered."""
-    return list(_FAMILIES.values())
+    """Every family, by its ``model_type``."""
+    return [_FAMILIES[name] for name in sorted(_FAMILIES)]
 
 
 def in_encoder_layer(path: str) -> bool:
@@ -229,6 +243,12 @@ class Block:
     readers: tuple[str, ...]
     addend: str
     norm: str
+
+
+def find_first_writer(root: str, model: PreTrainedModel) -> str:
+    """What writes the stream first: the embeddings' normalization, or their projection where they are narrower."""
+    projection = f"{root}embeddings_project"
+    return projection if projection in dict(model.named_modules()) else f"{root}embeddings.LayerNorm"
 
 
 def chain_stream(first: str, blocks: Sequence[Block]) -> tuple[StreamTensor, ...]:

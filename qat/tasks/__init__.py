@@ -2,6 +2,7 @@
 
 from qat.errors import DataError, suggest
 from qat.tasks.base import Task
+from qat.tasks.feature_extraction import FeatureExtraction
 from qat.tasks.fill_mask import FillMask
 from qat.tasks.multiple_choice import MultipleChoice
 from qat.tasks.next_sentence_prediction import NextSentencePrediction
@@ -45,6 +46,7 @@ def list_tasks() -> list[Task]:
     return [_TASKS[name] for name in sorted(_TASKS)]
 
 
+register_task(FeatureExtraction())
 register_task(FillMask())
 register_task(MultipleChoice())
 register_task(NextSentencePrediction())

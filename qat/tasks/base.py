@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows, load_rows
-from qat.errors import DataError, suggest
+from qat.errors import DataError, RecipeError, suggest
 
 Value = list[int] | list[list[int]] | list[float] | int | float
 Feature = Mapping[str, Value]
@@ -133,6 +133,8 @@ class Task(ABC):
         token_outputs: those of them that have an entry for each token, ``(rows, tokens, ...)``.
         axes: of the model's inputs, as a batch has them.
         kinds: the heads it tells apart under one class, as ``problem_type`` calls them; none where there is one.
+        optional_weights: parts of the names of weights that a checkpoint may lack, because no output depends on them.
+        refers: whether what a float model answers is what is right.
     """
 
     name: ClassVar[str]
@@ -142,6 +144,30 @@ class Task(ABC):
     token_outputs: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
     kinds: ClassVar[tuple[str, ...]] = ()
+    optional_weights: ClassVar[tuple[str, ...]] = ()
+    refers: ClassVar[bool] = False
+
+    def configure(self, settings: Mapping[str, object]) -> Self:
+        """The task with these settings of its own.
+
+        Raises:
+            RecipeError: no such setting.
+        """
+        for name in settings:
+            raise RecipeError(f"--set task.{name}: {self.name} has no settings of its own")
+        return self
+
+    def settle(self, config: PreTrainedConfig) -> Self:
+        """The task with the settings that a quantized or exported checkpoint was made with, for its float original."""
+        return self
+
+    def adopt(self, config: PreTrainedConfig, folder: Path) -> PreTrainedConfig:
+        """``config``, with what the checkpoint's ``folder`` says of the task elsewhere written into it."""
+        return config
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        """``model``, made to answer as its configuration says."""
+        return model
 
     @abstractmethod
     def encode(
@@ -190,6 +216,10 @@ class Task(ABC):
         Raises:
             DataError: rows without labels.
         """
+
+    def refer(self, rows: Encoded, outputs: Outputs) -> Encoded:
+        """The rows with what the float model answered to them, where that is what is right."""
+        return rows
 
     def name_outputs(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """The ``outputs`` of a checkpoint's head."""

@@ -74,6 +74,7 @@ def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | Non
         if name is None:
             raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
         task = find_task(str(name))
+        task.adopt(config, folder)
         usual = {"inputs": KNOWN_INPUTS, "outputs": task.name_outputs(config), "axes": task.axes}
         record = TaskRecord(**{**usual, **values, "name": task.name})
         return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs), axes=tuple(record.axes))

@@ -21,6 +21,7 @@ from export.targets import find_target, list_targets
 from export.targets.base import Precision
 from qat.batches import iterate_batches
 from qat.cells import Cell, list_cells
+from qat.distill import answer_distance
 from qat.finetune import finetune
 from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import quantization_config, wrap
@@ -64,21 +65,31 @@ def make(cell: Cell, layers: int) -> Made:
     model = head_model(head, cell.family.model_type, layers=layers)
     assert type(model) is cell.model_class
     rows = encode_head(head, model, 24)
+    # its own original is too near for 20 steps to come nearer
+    teacher = head_model(head, cell.family.model_type, seed=1, layers=layers) if cell.task.refers else None
     record = TaskRecord.of(cell.task, {}, None, rows, model.config)
     wrap(model, target="rtx")
     quantization_config(model).task = record.to_dict()
     batches = [batch.to_tensors() for batch in iterate_batches(rows, batch_size=8, pad_token_id=0, order="length")]
     calibrate(model, batches, settings=CalibrationSettings(search_rows=4))
-    before = mean_loss(model, batches)
-    assert finetune(model, rows, tokenizer=tiny_tokenizer(), settings=STEPS).steps == STEPS.max_steps
-    assert mean_loss(model, batches) < before
+    before = mean_loss(model, batches, teacher)
+    done = finetune(model, rows, tokenizer=tiny_tokenizer(), teacher=teacher, settings=STEPS)
+    assert done.steps == STEPS.max_steps
+    assert mean_loss(model, batches, teacher) < before
     return Made(model, trace_model(model), rows, record)
 
 
-def mean_loss(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> float:
-    """Of the fake-quantized model over all its training rows."""
+def mean_loss(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]], teacher: PreTrainedModel | None) -> float:
+    """Of the fake-quantized model over all its training rows: its own, or its distance to the float one."""
+
+    def loss(batch: dict[str, Tensor]) -> float:
+        answer = model(**batch)
+        if teacher is None:
+            return float(answer.loss)
+        return float(answer_distance(answer, teacher(**batch), batch, 1.0, independent=False))
+
     with torch.no_grad():
-        return sum(float(model(**batch).loss) for batch in batches) / len(batches)
+        return sum(map(loss, batches)) / len(batches)
 
 
 def check_scores(made: Made, folder: Path) -> None:
