@@ -57,7 +57,12 @@ def test_the_rounded_copy_is_not_kept() -> None:
     scores, values = operands()
     probs, fake = scores.softmax(dim=-1), quantizer()
     kept: list[Tensor] = []
-    with saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    with saved_tensors_hooks(keep, lambda x: x):
         rounded_product(fake, probs, values)
     assert {x.data_ptr() for x in kept if x.numel() > 1} == {probs.data_ptr(), values.data_ptr()}
 
