@@ -130,8 +130,6 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     require_float(checkpoint)
     journey.building.spec_for("rtx", longest=longest_row(checkpoint.model.config))
     training, evaluation = _read_rows(journey, task, checkpoint)
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
-    evaluation = refer_rows(infer_with(checkpoint.model), evaluation, task, pad_token_id=pad)
     require_writable(journey.out / "report.json")
     score = _scorer(journey, task, checkpoint, evaluation, clock)
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
@@ -205,7 +203,8 @@ def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[En
     record = TaskRecord(name=task.name, columns=dict(journey.columns), max_length=journey.max_length)
     paths = (journey.data, journey.evaluation)
     training, evaluation = (encode_rows(checkpoint, task, record, path, journey.limit) for path in paths)
-    return training, evaluation
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    return training, refer_rows(infer_with(checkpoint.model), evaluation, task, pad_token_id=pad)
 
 
 def _run_torch(task: Task, checkpoint: Checkpoint, rows: Encoded) -> TorchRunner:

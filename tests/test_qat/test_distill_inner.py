@@ -136,7 +136,7 @@ def test_hidden_states_and_attention_have_a_gradient(name: str) -> None:
     asked = {**{key: x for key, x in batch.items() if key != "labels"}, **requested_outputs(wishes)}
     _, inner = teaching_loss(model, model(**asked), teacher(**asked), batch, wishes)
     inner.backward()
-    layers = [p for path, p in model.named_parameters() if "query.weight" in path or "query_layer.weight" in path]
+    layers = [p for path, p in model.named_parameters() if path.endswith(("query.weight", "q_lin.weight"))]
     assert layers
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in layers)
 

@@ -1,4 +1,4 @@
-"""Feature extraction: texts and those to be found for them, metrics by their definition, learning without labels."""
+"""Feature extraction: texts and those to be found for them, metrics by definition, learning without labels."""
 
 import json
 from pathlib import Path

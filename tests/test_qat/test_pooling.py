@@ -77,8 +77,8 @@ def test_a_model_answers_with_the_vectors_of_its_tokens(family: str) -> None:
     set_pooling(model, MEAN)
     found = model(**BATCH, output_hidden_states=True, output_attentions=True)
     assert isinstance(found, EmbeddingOutput)
-    assert torch.equal(found.last_hidden_state, plain.last_hidden_state)
-    assert torch.equal(found.sentence_embedding, MEAN.pool(plain.last_hidden_state, BATCH["attention_mask"]))
+    assert torch.equal(found["last_hidden_state"], plain.last_hidden_state)
+    assert torch.equal(found["sentence_embedding"], MEAN.pool(plain.last_hidden_state, BATCH["attention_mask"]))
     assert found.hidden_states is not None
     assert found.attentions is not None
 
