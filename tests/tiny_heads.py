@@ -132,6 +132,12 @@ HEADS: Mapping[str, TinyHead] = {
     "question-answering": TinyHead(
         task="question-answering", row=_span, settings={"num_labels": 2}, metrics=("f1", "exact_match")
     ),
+    "text-generation": TinyHead(
+        task="text-generation",
+        row=_text,
+        settings={"is_decoder": True},
+        metrics=("token_probability", "perplexity", "accuracy"),
+    ),
     "token-classification": TinyHead(
         task="token-classification",
         row=_tags,
