@@ -13,7 +13,6 @@ from export.runners.base import Runner
 from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
 from qat.checkpoint import load_checkpoint, require_float
-from qat.data import Rows
 from qat.errors import DataError, RecipeError
 from qat.families import longest_row
 from qat.scoring import Accuracy, Progress, infer_with, refer_rows
@@ -79,7 +78,7 @@ def evaluate(
     if reference is not None:
         encoded = _refer(Path(reference), opened, encoded, pad)
     return measure_accuracy(
-        pad_to_shape(opened.runner, Path(artefact), pad_token_id=pad),
+        pad_to_shape(opened.runner, opened.folder, pad_token_id=pad),
         encoded,
         opened.task,
         pad_token_id=pad,
@@ -144,9 +143,8 @@ def _read_tokens(artefact: Artefact, data: Path | str) -> list[list[int]]:
         tokens: list[list[int]] = artefact.tokenizer([str(row["text"]) for row in rows], truncation=True)["input_ids"]
         return tokens
     rows = task.load(data, columns=columns, limit=_TEXTS, require_labels=False)
-    bare = [{name: value for name, value in row.items() if name not in task.columns.label} for row in rows]
     encoded = task.encode(
-        Rows(bare, rows.source), tokenizer=artefact.tokenizer, config=artefact.config, require_labels=False
+        rows.without(task.columns.label), tokenizer=artefact.tokenizer, config=artefact.config, require_labels=False
     )
     return encoded.sequences
 

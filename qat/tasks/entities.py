@@ -5,6 +5,32 @@ and both ends are right. A tag ``I-x`` that continues nothing of its type begins
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Self
+
+from qat.tasks.base import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text and where each of its words starts and ends in it, in characters."""
+
+    text: str
+    places: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> Self:
+        """Words with a blank between them.
+
+        >>> Words.of(["a", "bad", "idea"])
+        Words(text='a bad idea', places=((0, 1), (2, 5), (6, 10)))
+        """
+        ends = list(accumulate(len(word) + 1 for word in words))
+        return cls(
+            " ".join(words), tuple((end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True))
+        )
+
 
 Entity = tuple[str, int, int]
 """A type, and the places of the first and the last tag."""
@@ -35,6 +61,42 @@ def find_entities(tags: Sequence[str]) -> set[Entity]:
             found.append((kind, first, place))
         before = tag
     return set(found)
+
+
+def list_words(tags: Sequence[str]) -> set[Entity]:
+    """Every word as an entity of its own tag.
+
+    >>> sorted(list_words(["NOUN", "VERB"]))
+    [('NOUN', 0, 0), ('VERB', 1, 1)]
+    """
+    return {(tag, place, place) for place, tag in enumerate(tags)}
+
+
+def locate_entities(entities: Iterable[Entity], scores: Sequence[float], words: Words) -> list[Prediction]:
+    """The entities of a text with their places in it, in the order of the text.
+
+    Args:
+        entities: by the places of words.
+        scores: the probability of each word's tag.
+        words: the text.
+
+    Returns:
+        ``label``, ``text``, ``start`` and ``end`` in characters, and as ``score`` the mean of its words'.
+
+    >>> words = Words("a bad idea", ((0, 1), (2, 5), (6, 10)))
+    >>> locate_entities({("noun", 1, 2)}, [1.0, 0.5, 0.75], words)
+    [{'label': 'noun', 'text': 'bad idea', 'start': 2, 'end': 10, 'score': 0.625}]
+    """
+    return [
+        {
+            "label": kind,
+            "text": words.text[words.places[first][0] : words.places[last][1]],
+            "start": words.places[first][0],
+            "end": words.places[last][1],
+            "score": sum(scores[first : last + 1]) / (last + 1 - first),
+        }
+        for kind, first, last in sorted(entities, key=lambda entity: entity[1])
+    ]
 
 
 def score_entities(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from qat.errors import DataError
 from qat.pooling import FIELD, Pooling, read_pooling, remember_pooling, set_pooling
 from qat.recipe import validate_settings
 from qat.sentence_transformers import read_sentence_transformers
-from qat.tasks.base import Answers, Columns, Encoded, Kept, Outputs, Task
+from qat.tasks.base import Answers, Asked, Columns, Encoded, Kept, Outputs, Prediction, Task
 from qat.tasks.embeddings import EncodedTexts, find_cosines, rank_pairs
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
@@ -97,6 +97,25 @@ class FeatureExtraction(Task):
         tokens, too_long = encode_texts(every, None, tokenizer=tokenizer, config=config, length=length)
         pairs = [(place, place + 1) for place in range(0, len(every), 2)] if len(texts) > 1 else []
         return EncodedTexts(tokens, length, len(too_long), rows.source, pairs=pairs)
+
+    def ask(
+        self,
+        rows: Rows,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        max_length: int | None = None,
+    ) -> Encoded:
+        """As ``Task.ask``; a second text is left out."""
+        return super().ask(rows.without(["text_pair"]), tokenizer=tokenizer, config=config, max_length=max_length)
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each text its ``vector``, or ``vectors``, one a token, special tokens included."""
+        vectors = outputs[_VECTORS]
+        if vectors.ndim == 2:
+            return [{"vector": vector.tolist()} for vector in vectors]
+        lengths = asked.encoded.lengths
+        return [{"vectors": row[:length].tolist()} for row, length in zip(vectors, lengths, strict=True)]
 
     def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
         """The vectors of texts, or of their real tokens."""

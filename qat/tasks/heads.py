@@ -5,18 +5,19 @@ Each reads its labels, scores logits ``(rows, labels)`` and says where two model
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import PreTrainedConfig
 
 from qat.errors import DataError
-from qat.tasks.base import Value
-from qat.tasks.labels import describe_value, label_numbers, read_label
+from qat.tasks.base import Prediction, Value
+from qat.tasks.labels import describe_value, label_numbers, rank_labels, read_label
 
 _SAME_NUMBER = 0.01
 """Two regressions agree where they differ by no more than this share of the answers' spread."""
@@ -42,6 +43,10 @@ class Head(ABC):
         """The metrics by name, the headline first."""
 
     @abstractmethod
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """What the logits of one row say, ``(labels,)``; ``top`` as in ``Asked``."""
+
+    @abstractmethod
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """For each row whether both answer the same."""
 
@@ -63,6 +68,15 @@ class SingleLabel(Head):
         True
         """
         return {"accuracy": float(accuracy_score(labels, np.argmax(logits, axis=1)))}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The likeliest label and its probability.
+
+        >>> told = SingleLabel().tell(np.log([0.25, 0.75]), ["plant", "tool"], 1)
+        >>> told["label"], round(told["score"], 6)
+        ('tool', 0.75)
+        """
+        return rank_labels(names, softmax(logits.astype(np.float64)), top)
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """The same largest logit."""
@@ -90,6 +104,16 @@ class MultiLabel(Head):
         {'f1_micro': 0.8}
         """
         return {"f1_micro": float(f1_score(labels, logits > 0, average="micro", zero_division=0))}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The labels taken with their probabilities, the likeliest first; ``top`` changes nothing.
+
+        >>> MultiLabel().tell(np.array([-1.0, 0.5, 4.0]), ["plant", "tool", "place"], 1)["labels"][1]["label"]
+        'tool'
+        """
+        scores = expit(logits.astype(np.float64))
+        taken = [place for place in np.argsort(-logits, kind="stable") if logits[place] > 0]
+        return {"labels": [{"label": names[place], "score": float(scores[place])} for place in taken]}
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """The same labels taken."""
@@ -124,6 +148,14 @@ class Regression(Head):
             return {"spearman": 0.0, "pearson": 0.0}
         correlations = {"spearman": spearmanr, "pearson": pearsonr}
         return {name: float(correlate(answers, wanted).statistic) for name, correlate in correlations.items()}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The number.
+
+        >>> Regression().tell(np.array([2.5]), ["LABEL_0"], 1)
+        {'value': 2.5}
+        """
+        return {"value": float(logits[0])}
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """Numbers that differ by at most a hundredth of the distance between the largest and the smallest answer."""

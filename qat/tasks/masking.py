@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from transformers import PreTrainedTokenizerBase
 
+from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL, Encoded, Feature, Kept, Outputs
 
@@ -89,19 +90,21 @@ def mask_tokens(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], 
 
 
 def mask_rows(
-    rows: Iterable[dict[str, list[int]]], tokenizer: PreTrainedTokenizerBase, *, source: str
+    rows: Iterable[dict[str, list[int]]], tokenizer: PreTrainedTokenizerBase, *, given: Rows
 ) -> list[dict[str, list[int]]]:
-    """Encoded rows with tokens to be found.
+    """Encoded rows with tokens to be found; ``given`` is what they were encoded from.
 
     Raises:
         DataError: a row without a word, or a tokenizer without a mask.
     """
     vocabulary = Vocabulary.of(tokenizer)
     found = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows, start=given.first):
         hidden, labels = mask_tokens(row["input_ids"], vocabulary)
         if all(label == IGNORED_LABEL for label in labels):
-            raise DataError(f"{source}, row {number}: the text has no token to hide; expected at least one known word")
+            raise DataError(
+                f"{given.source}, row {number}: the text has no token to hide; expected at least one known word"
+            )
         found.append({**row, "input_ids": hidden, "labels": labels})
     return found
 

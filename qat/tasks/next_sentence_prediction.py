@@ -2,12 +2,13 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 from transformers import AutoModelForNextSentencePrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Columns, Encoded, Feature, Outputs, Task
+from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.labels import describe_value, read_integer
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
@@ -51,6 +52,13 @@ class NextSentencePrediction(Task):
         """
         return {"accuracy": float(accuracy_score(rows.read("labels"), outputs["logits"].argmax(axis=1)))}
 
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each pair whether the second text ``follows`` the first, and the ``score`` of that answer."""
+        return [
+            {"follows": int(pair.argmax()) == 0, "score": float(pair.max())}
+            for pair in softmax(outputs["logits"].astype(np.float64), axis=1)
+        ]
+
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each pair whether both judge it alike."""
         same: NDArray[np.bool_] = first["logits"].argmax(axis=1) == second["logits"].argmax(axis=1)
@@ -69,7 +77,7 @@ def read_pair_labels(rows: Rows, *, yes: str, no: str) -> list[int]:
         DataError: anything but 0 and 1.
     """
     labels = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.numbered():
         label = read_integer(row.get("label"))
         if label not in (0, 1):
             raise DataError(

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Answers, Columns, Encoded, Feature, Kept, Outputs, Task
+from qat.tasks.base import Answers, Asked, Columns, Encoded, Feature, Kept, Outputs, Prediction, Task
+from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes
 from qat.tasks.masking import EncodedMasks, agree_on_tokens, judge_tokens, mask_rows, score_tokens
 from qat.tasks.next_sentence_prediction import read_pair_labels
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
@@ -99,15 +101,45 @@ class Pretraining(Task):
                 f"the checkpoint's head has {config.num_labels} labels: pretraining expects 2, for the right order and "
                 "the other one; set num_labels when the head is made"
             )
-        length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
-        texts = read_text(rows, "text"), read_text(rows, "text_pair")
-        tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
-        hidden = mask_rows(tokens, tokenizer, source=rows.source)
+        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        hidden = mask_rows(tokens, tokenizer, given=rows)
         features: list[Feature] = [*hidden]
         if "label" in rows.columns:
             labels = read_pair_labels(rows, yes=head.yes, no=head.no)
             features = [{**feature, head.target: label} for feature, label in zip(hidden, labels, strict=True)]
-        return EncodedMasks(features, length, len(too_long), rows.source)
+        return EncodedMasks(features, length, cut, rows.source)
+
+    def ask(
+        self,
+        rows: Rows,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        max_length: int | None = None,
+    ) -> EncodedMasks:
+        """The pairs as token ids; what is to be found are the mask tokens that they hold, if any.
+
+        Arguments and errors as ``Task.ask``.
+        """
+        self.check_columns(rows, require_labels=False)
+        rows.require_filled(self.columns.required)
+        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        return EncodedMasks(mark_holes(tokens, tokenizer), length, cut, rows.source)
+
+    def hold(self, answers: Answers, given: Mapping[str, NDArray[Any]], top: int) -> dict[str, Kept]:
+        """The likeliest tokens for each mask, and the logits of the pairs."""
+        (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
+        return {**hold_likeliest(answers[_TOKENS], given["labels"], top), _PAIRS: (pairs, np.ones(1, np.bool_))}
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """As of masked words, and of each ``pair`` what is ``said`` of it with its ``label`` and ``score``."""
+        head = self._find_head(asked.config)
+        chances = softmax(outputs[_PAIRS].astype(np.float64), axis=1)
+        pairs = [
+            {"said": (head.yes, head.no)[int(pair.argmax())], "label": int(pair.argmax()), "score": float(pair.max())}
+            for pair in chances
+        ]
+        return [{**row, "pair": pair} for row, pair in zip(fill_holes(outputs, asked), pairs, strict=True)]
 
     def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
         """What was said for hidden tokens, and the logits of the pairs."""
@@ -136,3 +168,13 @@ class Pretraining(Task):
 def _pair_head(model_class: type[PreTrainedModel]) -> PairHead | None:
     takes = inspect.signature(model_class.forward).parameters
     return next((head for head in _HEADS if head.target in takes), None)
+
+
+def _encode(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_length: int | None
+) -> tuple[list[dict[str, list[int]]], int, int]:
+    """The pairs as token ids, how many they keep at most, and how many pairs were longer."""
+    length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
+    texts = read_text(rows, "text"), read_text(rows, "text_pair")
+    tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
+    return tokens, length, len(too_long)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL
 from qat.tasks.masking import (
@@ -71,7 +72,7 @@ def test_every_place_is_as_likely() -> None:
 def test_a_row_without_a_word_is_refused() -> None:
     rows = [{"input_ids": [2, 5, 3]}, {"input_ids": [2, 1, 3]}]
     with pytest.raises(DataError) as caught:
-        mask_rows(rows, tiny_tokenizer(), source="my rows")
+        mask_rows(rows, tiny_tokenizer(), given=Rows([], "my rows"))
     assert str(caught.value) == "my rows, row 2: the text has no token to hide; expected at least one known word"
 
 
@@ -79,7 +80,7 @@ def test_a_tokenizer_without_a_mask_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.mask_token = None
     with pytest.raises(DataError) as caught:
-        mask_rows([{"input_ids": [2, 4, 3]}], tokenizer, source="my rows")
+        mask_rows([{"input_ids": [2, 4, 3]}], tokenizer, given=Rows([], "my rows"))
     assert str(caught.value) == (
         "BertTokenizer has no mask token: give the tokenizer of a checkpoint that was pretrained on masked words, or "
         "set its mask_token"
