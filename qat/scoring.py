@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from qat.batches import Batch, IntArrays, Order, iterate_batches, restore_order
 from qat.errors import RangeError
 from qat.tasks.base import Answers, Encoded, Kept, Task
+from qat.tasks.tally import Tally, add_tallies
 
 Progress = Callable[[int, int], None]
 Infer = Callable[[IntArrays], Answers]
@@ -52,6 +53,23 @@ class Accuracy:
         return self.metrics[self.metric]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batching:
+    """How rows are put into batches.
+
+    Attributes:
+        pad_token_id: what token ids are padded with.
+        batch_size: rows a batch.
+        streams: how many batches may be answered at the same time.
+        order: which rows are in one batch.
+    """
+
+    pad_token_id: int
+    batch_size: int = 64
+    streams: int = 1
+    order: Order = "length"
+
+
 def score_rows(
     infer: Infer,
     rows: Encoded,
@@ -72,21 +90,46 @@ def score_rows(
     return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batching:
-    """How rows are put into batches.
+def score_parts(
+    infer_of: Callable[[Encoded], Infer],
+    parts: Iterable[Encoded],
+    task: Task,
+    *,
+    batching: Batching,
+    progress: Progress = lambda done, rows: None,
+) -> Accuracy:
+    """The task's metrics over rows that come in parts, of which one is held at a time; its ``outputs`` are empty.
 
-    Attributes:
-        pad_token_id: what token ids are padded with.
-        batch_size: rows a batch.
-        streams: how many batches may be answered at the same time.
-        order: which rows are in one batch.
+    Beside that part, what is held is ``Task.count``: sums, but of metrics that rank (correlations, pairs to be found)
+    every answer.
+
+    Args:
+        infer_of: what answers a part.
+        parts: at least one.
+        task: of the rows.
+        batching: how each part is put into batches.
+        progress: called after each batch with the rows done, and those read so far.
+
+    Raises:
+        DataError: rows without labels.
+        RangeError: answers that are not finite.
     """
-
-    pad_token_id: int
-    batch_size: int = 64
-    streams: int = 1
-    order: Order = "length"
+    tally: Tally | None = None
+    done = scored = 0
+    for rows in parts:
+        before, read = done, done + len(rows)
+        outputs = answer_rows(
+            infer_of(rows),
+            rows,
+            task.keep,
+            batching=batching,
+            progress=lambda part, _, before=before, read=read: progress(before + part, read),  # type: ignore[misc]
+        )
+        found = task.count(outputs, rows)
+        tally = found if tally is None else add_tallies(tally, found)
+        done, scored, last = read, scored + rows.scored, rows
+    assert tally is not None, "there is at least one part"
+    return Accuracy(task=task.name, metrics=task.conclude(tally, last), n=scored, outputs={})
 
 
 def answer_rows(

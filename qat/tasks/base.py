@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from qat.data import Rows, load_rows, stream_rows
 from qat.errors import DataError, RecipeError, suggest
+from qat.tasks.tally import Tally
 
 Value = list[int] | list[list[int]] | list[float] | int | float
 Feature = Mapping[str, Value]
@@ -263,16 +264,32 @@ class Task(ABC):
         raise DataError(f"{self.name} has no predictions: score it with qdq evaluate")
 
     @abstractmethod
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The metrics over all rows by name, the task's headline first.
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """What the metrics need of these rows.
 
         Args:
-            outputs: what ``keep`` gave of all rows, finite.
+            outputs: what ``keep`` gave of all of them, finite.
             rows: as ``encode`` gave them, with labels.
 
         Raises:
             DataError: rows without labels.
         """
+
+    @abstractmethod
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """The metrics by name, the task's headline first.
+
+        Args:
+            tally: of all rows, added up.
+            rows: any part of them, for what all have alike.
+
+        Raises:
+            DataError: nothing to score.
+        """
+
+    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+        """The metrics over all rows by name; arguments and errors as ``count`` and ``conclude``."""
+        return self.conclude(self.count(outputs, rows), rows)
 
     def refer(self, rows: Encoded, outputs: Outputs) -> Encoded:
         """The rows with what the float model answered to them, where that is what is right."""

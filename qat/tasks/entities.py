@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Self
 
 from qat.tasks.base import Prediction
+from qat.tasks.tally import Tally, count_sums, divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +100,24 @@ def locate_entities(entities: Iterable[Entity], scores: Sequence[float], words: 
     ]
 
 
-def score_entities(predicted: Iterable[Sequence[str]], right: Iterable[Sequence[str]]) -> dict[str, float]:
-    """F1, precision and recall of all rows' entities together; each 0 where nothing was found.
-
-    >>> score_entities([["B-a", "O", "B-b"]], [["B-a", "O", "B-c"]])
-    {'f1': 0.5, 'precision': 0.5, 'recall': 0.5}
-    """
+def count_entities(rows: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Tally:
+    """How many entities are found, said and there, of the tags said and the right ones of every row."""
     hits = said = there = 0
-    for ours, truth in zip(predicted, right, strict=True):
+    for ours, truth in rows:
         found, wanted = find_entities(ours), find_entities(truth)
         hits, said, there = hits + len(found & wanted), said + len(found), there + len(wanted)
+    return count_sums(hits=hits, said=said, there=there)
+
+
+def conclude_entities(tally: Tally) -> dict[str, float]:
+    """F1, precision and recall of all entities together; each 0 where nothing was found.
+
+    >>> conclude_entities(count_entities([(["B-a", "O", "B-b"], ["B-a", "O", "B-c"])]))
+    {'f1': 0.5, 'precision': 0.5, 'recall': 0.5}
+    """
+    both = float(tally["said"] + tally["there"])
     return {
-        "f1": 2 * hits / (said + there) if hits else 0.0,
-        "precision": hits / said if hits else 0.0,
-        "recall": hits / there if hits else 0.0,
+        "f1": 2 * float(tally["hits"]) / both if both else 0.0,
+        "precision": divide(tally, "hits", "said"),
+        "recall": divide(tally, "hits", "there"),
     }

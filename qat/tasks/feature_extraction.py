@@ -14,7 +14,8 @@ from qat.pooling import FIELD, Pooling, read_pooling, remember_pooling, set_pool
 from qat.recipe import validate_settings
 from qat.sentence_transformers import read_sentence_transformers
 from qat.tasks.base import Answers, Asked, Columns, Encoded, Kept, Outputs, Prediction, Task
-from qat.tasks.embeddings import EncodedTexts, find_cosines, rank_pairs
+from qat.tasks.embeddings import EncodedTexts, find_cosines, list_pairs, rank_pairs
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 _SAME = 0.99
@@ -129,19 +130,27 @@ class FeatureExtraction(Task):
             rows.features, rows.max_length, rows.truncated, rows.source, pairs=_pairs_of(rows), wanted=outputs[_VECTORS]
         )
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """The vectors of the pairs, which are ranked among all, and the sum of the cosines to the float vectors."""
+        assert isinstance(rows, EncodedTexts), "the rows of feature extraction come from its own encode"
+        found = dict(list_pairs(outputs[_VECTORS], rows)) if rows.pairs else {}
+        if rows.wanted is not None:
+            cosines = find_cosines(outputs[_VECTORS], rows.wanted)
+            found |= count_sums(cosine=float(cosines.sum()), n=len(cosines))
+        return found
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The share of pairs found among the nearest ten, and as the nearest; the mean cosine to the float vectors.
 
         Raises:
             DataError: neither pairs nor float vectors to compare with.
         """
-        assert isinstance(rows, EncodedTexts), "the rows of feature extraction come from its own encode"
         scores: dict[str, float] = {}
-        if rows.pairs:
-            ranks = rank_pairs(outputs[_VECTORS], rows)
+        if "names" in tally:
+            ranks = rank_pairs(tally)
             scores |= {f"recall_at_{top}": float((ranks < top).mean()) for top in _TOP}
-        if rows.wanted is not None:
-            scores["cosine"] = float(find_cosines(outputs[_VECTORS], rows.wanted).mean())
+        if "cosine" in tally:
+            scores["cosine"] = divide(tally, "cosine")
         if not scores:
             raise DataError(
                 f"{rows.source} has no column 'text_pair' to be found, and no float model says what is right: add "

@@ -10,7 +10,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedToken
 from qat.data import Rows
 from qat.tasks.base import Answers, Asked, Columns, Encoded, Kept, Outputs, Prediction, Task
 from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes, require_holes
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, judge_tokens, mask_rows, score_tokens
+from qat.tasks.masking import EncodedMasks, agree_on_tokens, conclude_tokens, count_tokens, judge_tokens, mask_rows
+from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -74,9 +75,13 @@ class FillMask(Task):
         """The token said for each hidden one, and the log-likelihood of the right one."""
         return judge_tokens(answers["logits"], given["labels"])
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """Hidden tokens that were found, all of them, and how likely the right ones were."""
+        return count_tokens(outputs, rows)
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The share of hidden tokens that were found, and the perplexity."""
-        return score_tokens(outputs, rows)
+        return conclude_tokens(tally)
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one."""

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL, Encoded, Feature, Kept, Outputs
+from qat.tasks.tally import Tally, count_sums, divide
 
 _SHARE = 0.15
 _SEED = 0
@@ -130,23 +131,31 @@ def judge_tokens(logits: NDArray[Any], labels: NDArray[np.integer]) -> dict[str,
     return {_SAID: (said, there), _LIKELIHOOD: (likelihood, there)}
 
 
-def score_tokens(outputs: Outputs, rows: Encoded) -> dict[str, float]:
+def count_tokens(outputs: Outputs, rows: Encoded) -> Tally:
+    """Hidden tokens that were found, all of them, and the sum of the right ones' log-likelihoods."""
+    said, likelihood = outputs[_SAID], outputs[_LIKELIHOOD].astype(np.float64)
+    there = np.isfinite(likelihood)
+    right = np.concatenate([_find_labels(row) for row in rows])
+    return count_sums(
+        found=float((said[there] == right).sum()), tokens=len(right), likelihood=float(likelihood[there].sum())
+    )
+
+
+def conclude_tokens(tally: Tally) -> dict[str, float]:
     """The share of tokens that were found, and the perplexity: e to the mean negative log-likelihood of the right ones.
 
     The share is the headline, because it rises as the model improves; perplexity falls.
 
     >>> row = {"input_ids": [2, 4, 8], "labels": [-100, 7, 8]}
     >>> outputs = {"said": np.array([[np.nan, 7, 9]]), "log_likelihood": np.log([[np.nan, 0.5, 0.125]])}
-    >>> scores = score_tokens(outputs, EncodedMasks([row], max_length=8, truncated=0, source="a row"))
+    >>> rows = EncodedMasks([row], max_length=8, truncated=0, source="a row")
+    >>> scores = conclude_tokens(count_tokens(outputs, rows))
     >>> scores["accuracy"], round(scores["perplexity"], 6)
     (0.5, 4.0)
     """
-    said, likelihood = outputs[_SAID], outputs[_LIKELIHOOD].astype(np.float64)
-    there = np.isfinite(likelihood)
-    right = np.concatenate([_find_labels(row) for row in rows])
     return {
-        "accuracy": float(np.mean(said[there] == right)),
-        "perplexity": float(np.exp(-likelihood[there].mean())),
+        "accuracy": divide(tally, "found", "tokens"),
+        "perplexity": float(np.exp(-divide(tally, "likelihood", "tokens"))),
     }
 
 

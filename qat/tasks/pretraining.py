@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import Answers, Asked, Columns, Encoded, Feature, Kept, Outputs, Prediction, Task
 from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, judge_tokens, mask_rows, score_tokens
+from qat.tasks.masking import EncodedMasks, agree_on_tokens, conclude_tokens, count_tokens, judge_tokens, mask_rows
 from qat.tasks.next_sentence_prediction import read_pair_labels
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 _TOKENS, _PAIRS = "prediction_logits", "pair_logits"
@@ -146,11 +146,15 @@ class Pretraining(Task):
         (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
         return {**judge_tokens(answers[_TOKENS], given["labels"]), _PAIRS: (pairs, np.ones(1, np.bool_))}
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The share of hidden tokens that were found, their perplexity, and the share of pairs judged right."""
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """As of masked words, and the pairs that were judged right."""
         target = next((head.target for head in _HEADS if head.target in rows[0]), _HEADS[0].target)
-        pairs = accuracy_score(rows.read(target), outputs[_PAIRS].argmax(axis=1))
-        return {**score_tokens(outputs, rows), "pair_accuracy": float(pairs)}
+        right = outputs[_PAIRS].argmax(axis=1) == rows.read(target)
+        return {**count_tokens(outputs, rows), **count_sums(right=float(right.sum()), n=len(rows))}
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """The share of hidden tokens that were found, their perplexity, and the share of pairs judged right."""
+        return {**conclude_tokens(tally), "pair_accuracy": divide(tally, "right")}
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one, then for each pair whether both judge it alike."""

@@ -8,6 +8,7 @@ from qat.data import Rows
 from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.heads import HEADS, Head, SingleLabel, find_head
 from qat.tasks.labels import label_numbers, name_labels
+from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -51,9 +52,13 @@ class TextClassification(Task):
             features = [{**feature, "labels": label} for feature, label in zip(tokens, labels, strict=True)]
         return Encoded(features, length, len(too_long), rows.source, problem_type=head.problem_type)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """What the head's metrics need: sums, or of a regression every answer."""
+        return _head_of(rows).count(outputs["logits"], rows.read("labels"))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The head's metrics: accuracy, micro-averaged F1, or Spearman's and Pearson's correlation."""
-        return _head_of(rows).score(outputs["logits"], rows.read("labels"))
+        return _head_of(rows).conclude(tally)
 
     def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
         """Of each text ``label`` and ``score``; of several labels ``labels``, of a regression ``value``."""

@@ -13,6 +13,7 @@ from qat.errors import DataError
 from qat.families import find_family
 from qat.tasks.base import IGNORED_LABEL, Answers, Columns, Encoded, Feature, Kept, Outputs, Task
 from qat.tasks.masking import agree_on_tokens, judge_tokens
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -81,7 +82,15 @@ class TextGeneration(Task):
         following = np.pad(given["labels"][:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED_LABEL)
         return judge_tokens(answers["logits"], following)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """Tokens that were said rightly, all that have one before them, and the sum of their log-likelihoods."""
+        likelihood = outputs["log_likelihood"].astype(np.float64)
+        there = np.isfinite(likelihood)
+        following = np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences])
+        right = outputs["said"][there] == following
+        return count_sums(right=float(right.sum()), n=len(following), likelihood=float(likelihood[there].sum()))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The geometric mean of the probabilities that the tokens were given, its inverse, and the share of right ones.
 
         The first rises as the model improves and is the headline: 99 % of it is a perplexity 1.01 times as high.
@@ -91,16 +100,13 @@ class TextGeneration(Task):
         >>> {name: round(value, 6) for name, value in TextGeneration().score(outputs, rows).items()}
         {'token_probability': 0.25, 'perplexity': 4.0, 'accuracy': 0.5}
         """
-        if not rows.scored:
+        if not tally["n"]:
             raise DataError(f"{rows.source} has no text of two tokens: there is nothing to say after the first")
-        likelihood = outputs["log_likelihood"].astype(np.float64)
-        there = np.isfinite(likelihood)
-        following = np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences])
-        mean = float(likelihood[there].mean())
+        mean = divide(tally, "likelihood")
         return {
             "token_probability": float(np.exp(mean)),
             "perplexity": float(np.exp(-mean)),
-            "accuracy": float(np.mean(outputs["said"][there] == following)),
+            "accuracy": divide(tally, "right"),
         }
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:

@@ -12,8 +12,17 @@ from transformers import AutoModelForTokenClassification, PreTrainedConfig, PreT
 from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL, Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
-from qat.tasks.entities import Words, find_entities, is_iob2, list_words, locate_entities, score_entities
+from qat.tasks.entities import (
+    Words,
+    conclude_entities,
+    count_entities,
+    find_entities,
+    is_iob2,
+    list_words,
+    locate_entities,
+)
 from qat.tasks.labels import describe_value, label_numbers, name_labels, read_label
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import read_text, resolve_max_length
 
 
@@ -146,15 +155,22 @@ class TokenClassification(Task):
             told.append({"entities": locate_entities(find(tags), chances.max(axis=-1).tolist(), words)})
         return told
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """F1, precision and recall of the entities, and the share of right tags; logits ``(rows, tokens, tags)``."""
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """Words whose tag is right, all words, and of IOB2 tags the entities found; logits ``(rows, tokens, tags)``."""
         names = np.array(_names_of(rows))
         said, right = _read_predictions(outputs, rows), [_scored(rows, row) for row in range(len(rows))]
         labels = [np.array(rows[row]["labels"])[places] for row, places in enumerate(right)]
-        accuracy = {"accuracy": float(np.mean(np.concatenate(said) == np.concatenate(labels)))}
+        hits = np.concatenate(said) == np.concatenate(labels)
+        words = count_sums(right=float(hits.sum()), n=len(hits))
         if not all(map(is_iob2, names)):
-            return accuracy
-        return score_entities((names[row].tolist() for row in said), (names[row].tolist() for row in labels)) | accuracy
+            return words
+        pairs = ((names[ours].tolist(), names[truth].tolist()) for ours, truth in zip(said, labels, strict=True))
+        return {**words, **count_entities(pairs)}
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """F1, precision and recall of the entities, and the share of right tags."""
+        accuracy = {"accuracy": divide(tally, "right")}
+        return conclude_entities(tally) | accuracy if all(map(is_iob2, _names_of(rows))) else accuracy
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each word that has a tag whether both give it the same one."""

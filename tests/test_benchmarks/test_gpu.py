@@ -42,6 +42,7 @@ def test_without_a_builder_the_extras_are_named(monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.long
 def test_everything_is_measured_and_what_fails_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
     work, out = make_workspace(tmp_path), tmp_path / "gpu"

@@ -16,10 +16,11 @@ from qat.tasks.masking import (
     EncodedMasks,
     Vocabulary,
     agree_on_tokens,
+    conclude_tokens,
+    count_tokens,
     judge_tokens,
     mask_rows,
     mask_tokens,
-    score_tokens,
 )
 from tests.tiny import tiny_tokenizer
 from tests.tolerances import LIKELIHOOD, MASKED_SHARES
@@ -98,7 +99,7 @@ def test_what_is_kept_scores_as_torch_does() -> None:
         [{"input_ids": [0] * 7, "labels": row} for row in labels.tolist()], max_length=8, truncated=0, source="rows"
     )
     loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    found = score_tokens(outputs, rows)
+    found = conclude_tokens(count_tokens(outputs, rows))
     assert list(found) == ["accuracy", "perplexity"]
     assert found["perplexity"] == pytest.approx(math.exp(float(loss)), rel=LIKELIHOOD.value)
     right = (logits.argmax(dim=-1) == labels)[labels != IGNORED_LABEL]
