@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import onnx_ir as ir
@@ -20,7 +22,7 @@ from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
 from export.passes.tie_tables import TieTables
-from export.settings import ExportSettings
+from export.settings import ExportSettings, Input
 from export.targets import Target, find_target
 from export.targets.base import Precision
 from qat.artefacts import atomic_folder, write_manifest
@@ -122,7 +124,7 @@ def export(
     lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
     _require_positions(model, lowering.settings)
-    graph = trace_model(model)
+    graph = trace_model(model, lowering.settings.inputs)
     if lowering.settings.data is not None and lowering.precision == "fp16":
         if tokenizer is None:
             raise ExportError("rows to probe for overflow were given without a tokenizer to encode them: give both")
@@ -163,12 +165,25 @@ def _require_positions(model: PreTrainedModel, settings: ExportSettings) -> None
         )
 
 
-def trace_model(model: PreTrainedModel) -> ir.Model:
-    """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for."""
+def trace_model(model: PreTrainedModel, inputs: Sequence[str] | None = None) -> ir.Model:
+    """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for.
+
+    Raises:
+        ExportError: other ``inputs`` are given, and the model takes one of them not.
+    """
     task = quantization_config(model).task
-    inputs: Sequence[str] = task.get("inputs", _INPUTS)
+    inputs = task.get("inputs", _INPUTS) if inputs is None else _require_inputs(model, inputs)
     outputs: Sequence[str] = task.get("outputs", _OUTPUTS)
     return trace_graph(model, inputs=inputs, outputs=outputs, axes=tuple(task.get("axes", AXES)))
+
+
+def _require_inputs(model: PreTrainedModel, inputs: Sequence[str]) -> Sequence[str]:
+    takes = signature(model.forward).parameters
+    for name in inputs:
+        if name not in takes:
+            known = ", ".join(each for each in get_args(Input) if each in takes)
+            raise ExportError(f"export.inputs names {name}, which {type(model).__name__} does not take: known: {known}")
+    return inputs
 
 
 def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:
