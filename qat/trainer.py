@@ -37,8 +37,9 @@ class TeachingTrainer(Trainer):
         if teacher is not None:
             self.teacher = prepare_teacher(teacher, self.distillation)
             nn.Module.to(self.teacher, self.args.device)
-            # both shares are means over a batch: Trainer must not scale one by the number of processes or micro-batches
-            self.model_accepts_loss_kwargs = False
+        # losses are means over a batch, the heads' too, whatever their signatures say: Trainer must not take them for
+        # sums over all processes and micro-batches
+        self.model_accepts_loss_kwargs = False
 
     def compute_loss(
         self,

@@ -73,3 +73,4 @@ ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
 LIKELIHOOD = Tolerance(1e-5, "relative: FP32 log-likelihoods of a vocabulary of 50 to 200, summed in another order")
 MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard errors or more")
+PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")

@@ -38,8 +38,9 @@ class EncodedMasks(Encoded):
 
 def _find_labels(row: Feature) -> NDArray[np.int64]:
     """The tokens to be found in a row."""
-    labels = np.array(row["labels"])
-    return labels[labels != IGNORED_LABEL]
+    labels = np.array(row["labels"], dtype=np.int64)
+    found: NDArray[np.int64] = labels[labels != IGNORED_LABEL]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def test_the_search_reads_the_head_from_the_configuration(head: str) -> None:
             found = model(**batch, output_hidden_states=True)
         answers = read_answers({"logits": found.logits}, batch, independent=independent)
         scalar = next(project(answers, torch.Generator().manual_seed(0)))
-        return torch.autograd.grad(scalar, found.hidden_states[-1])[0]
+        last: Tensor = found.hidden_states[-1]
+        return torch.autograd.grad(scalar, last)[0]
 
     several = head == "multi-label"
     torch.testing.assert_close(call.gradients[0], gradient(independent=several))

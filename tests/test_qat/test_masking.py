@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
-from transformers import BertTokenizer
 
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL
@@ -77,7 +76,8 @@ def test_a_row_without_a_word_is_refused() -> None:
 
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
-    tokenizer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "ba": 4}, mask_token=None)
+    tokenizer = tiny_tokenizer()
+    tokenizer.mask_token = None
     with pytest.raises(DataError) as caught:
         mask_rows([{"input_ids": [2, 4, 3]}], tokenizer, source="my rows")
     assert str(caught.value) == (

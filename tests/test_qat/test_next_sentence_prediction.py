@@ -84,7 +84,7 @@ def test_both_heads_are_trained_and_scored(family: str, target: str) -> None:
     assert found.metrics["pair_accuracy"] == float((output[names[1]].argmax(dim=-1) == batch[target]).double().mean())
     assert found.n == rows.scored
     assert len(BOTH.agree(found.outputs, found.outputs, rows)) == rows.scored + len(rows)
-    turned = found.outputs | {"pair_logits": found.outputs["pair_logits"][:, ::-1]}
+    turned = {**found.outputs, "pair_logits": found.outputs["pair_logits"][:, ::-1]}
     assert (~BOTH.agree(found.outputs, turned, rows)).sum() == len(rows)
 
 
