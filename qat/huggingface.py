@@ -21,6 +21,9 @@ from qat.residual_stream import Gain, reset_gain
 from qat.wrap import WrapReport, convert_model, restore_model
 
 QUANT_METHOD = "qdq"
+OUR_METHODS = (QUANT_METHOD,)
+"""What this package writes as ``quant_method``."""
+
 FORMAT_VERSION = 1
 _RANGES = "amax"
 State = Literal["uncalibrated", "calibrated"]

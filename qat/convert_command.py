@@ -1,0 +1,42 @@
+"""``qdq convert``: a checkpoint in any format becomes a Hugging Face folder that every tool reads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qat.artefacts import require_writable
+from qat.checkpoint import load_checkpoint, load_whole, save_checkpoint
+from qat.checkpoints import find_format
+from qat.console import print_json, print_table
+from qat.options import CheckpointArgument, JsonOption, OutOption
+from qat.tasks import find_task
+
+HeadOption = Annotated[
+    str | None, typer.Option("--task", help="Keep the head of this task; default: the one the checkpoint names.")
+]
+
+
+def convert_command(
+    checkpoint: CheckpointArgument,
+    out: OutOption,
+    task: HeadOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint of any format as a Hugging Face folder, in FP32.
+
+    Example: qdq convert my-flax-albert --out my-albert
+    """
+    require_writable(out)
+    loaded = load_whole(checkpoint) if task is None else load_checkpoint(checkpoint, find_task(task))
+    tensors = loaded.model.state_dict()
+    facts = {
+        "format": find_format(Path(checkpoint)).name,
+        "model": type(loaded.model).__name__,
+        "tensors": len(tensors),
+        "values": sum(each.numel() for each in tensors.values()),
+    }
+    save_checkpoint(loaded, out, stage="convert", inputs={"checkpoint": checkpoint}, facts={"convert": facts})
+    print_table(str(out), tuple(facts), [tuple(facts.values())])
+    if as_json:
+        print_json({"out": str(out), **facts})
