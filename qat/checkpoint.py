@@ -19,6 +19,7 @@ from qat.errors import CheckpointError
 from qat.families import find_family
 from qat.huggingface import OUR_METHODS, QDQConfig
 from qat.quiet import quiet_transformers
+from qat.structure import STRUCTURE_METHOD, StructureConfig, needs_structure
 from qat.tasks import Task
 
 _CARD = """---
@@ -81,6 +82,8 @@ def read_config(folder: Path | str) -> PreTrainedConfig:
     config: PreTrainedConfig
     if kept.read_weights is None:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if method == STRUCTURE_METHOD:
+            del config.quantization_config  # a float model's, whose configuration says the same
     else:
         config = AutoConfig.for_model(**values)
         config.name_or_path = str(folder)
@@ -143,6 +146,8 @@ def _load(
         source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
         if kept.read_weights is not None:
             source = {"pretrained_model_name_or_path": None, "state_dict": dict(kept.read_weights(folder, config))}
+        if getattr(config, "quantization_config", None) is None and needs_structure(config):
+            source["quantization_config"] = StructureConfig()
         with quiet_transformers():
             model, info = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
             tokenizer = kept.load_tokenizer(folder, config)

@@ -66,3 +66,4 @@ CORRELATION = Tolerance(1e-9, "correlations of at most twenty ranks in FP64, the
 HEAD_METRIC = Tolerance(0.1, "one flipped tie changes one answer of 24, in a metric of precision and recall both")
 ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
+FORMULA = Tolerance(1e-5, "the contract's figure: FP32 sums of at most 64 terms against the formula in FP64")

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from qat.errors import CheckpointError, suggest
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
 from qat.recipe import Role
+from qat.relative_positions import DISTANCES, RelativePositions
 from qat.residual_stream import StreamTensor
 from qat.spec import RangeSource
 
@@ -93,6 +94,7 @@ class Family:
             model; the last layer's output is none of them.
         order: the layers' paths in the order they run, a shared one several times, from their paths and the
             configuration.
+        relative: float attention class to the one with relative positions, empty where the family never had them.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
     """
 
@@ -105,6 +107,7 @@ class Family:
     stream: Callable[[Sequence[str], PreTrainedModel], tuple[StreamTensor, ...]]
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
+    relative: Mapping[type[nn.Module], type[RelativePositions]] = field(default_factory=dict)
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
     attention_output: Literal["probabilities", "scores"] = "probabilities"
 
@@ -179,6 +182,13 @@ def feed_forward_input(layer: str, first: str, output: str) -> Activation:
             Point(output, "residual_quantizer", (residual,)),
         )
     )
+
+
+def distance_parts(path: str, attention: nn.Module) -> tuple[FloatPart, ...]:
+    """The products of relative positions, where an attention module has them."""
+    if not isinstance(attention, RelativePositions):
+        return ()
+    return (FloatPart(module=path, kind="relative positions", reason=DISTANCES),)
 
 
 def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:

@@ -21,6 +21,7 @@ from qat.families.base import (
     LayerPlan,
     attention_four,
     chain_stream,
+    distance_parts,
     feed_forward_input,
     hidden_input,
     linear_input,
@@ -30,6 +31,7 @@ from qat.families.base import (
 )
 from qat.layers import QuantLinear
 from qat.quantizer import Slot
+from qat.relative_positions import RelativePositions
 from qat.residual_stream import StreamNorm, StreamTensor
 
 
@@ -45,6 +47,18 @@ class QuantBertSelfAttention(QuantAttention, BertSelfAttention):
         """As the float module's."""
         require_quantized_attention(self.config._attn_implementation)
         return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+
+
+class RelativeBertSelfAttention(RelativePositions, BertSelfAttention):
+    """The float module with relative positions."""
+
+    scaled_distances = True
+
+
+class QuantRelativeBertSelfAttention(RelativePositions, QuantBertSelfAttention):
+    """The same, quantized; distances stay float."""
+
+    scaled_distances = True
 
 
 class QuantBertAttention(BertAttention):
@@ -117,6 +131,7 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             linear_output(denses[1]),
         ),
         weights=(qkv, (denses[0],), (ffn,), (denses[1],)),
+        float_parts=distance_parts(f"{attention}.self", layer.get_submodule("attention.self")),
     )
 
 
@@ -138,6 +153,14 @@ def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTe
     return chain_stream(f"{layers[0].rsplit('encoder.', 1)[0]}embeddings.LayerNorm", blocks)
 
 
+_ATTENTION_SLOTS = (
+    "hidden_quantizer",
+    "query_quantizer",
+    "key_quantizer",
+    "value_quantizer",
+    "probs_quantizer",
+)
+
 BERT = register_family(
     Family(
         model_type="bert",
@@ -147,24 +170,21 @@ BERT = register_family(
             nn.Linear: QuantLinear,
             nn.LayerNorm: StreamNorm,
             BertSelfAttention: QuantBertSelfAttention,
+            RelativeBertSelfAttention: QuantRelativeBertSelfAttention,
             BertAttention: QuantBertAttention,
             BertSelfOutput: QuantBertSelfOutput,
             BertOutput: QuantBertOutput,
             BertLayer: QuantBertLayer,
         },
         slots={
-            QuantBertSelfAttention: (
-                "hidden_quantizer",
-                "query_quantizer",
-                "key_quantizer",
-                "value_quantizer",
-                "probs_quantizer",
-            ),
+            QuantBertSelfAttention: _ATTENTION_SLOTS,
+            QuantRelativeBertSelfAttention: _ATTENTION_SLOTS,
             QuantBertAttention: ("hidden_quantizer",),
             QuantBertSelfOutput: ("residual_quantizer",),
             QuantBertOutput: ("residual_quantizer",),
             QuantBertLayer: ("ffn_quantizer",),
         },
+        relative={BertSelfAttention: RelativeBertSelfAttention},
         plan=plan_layer,
         stream=plan_stream,
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
