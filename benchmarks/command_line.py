@@ -15,6 +15,7 @@ from export.commands import audit_command, build_command, export_command, lint_c
 from qat.commands import finetune_command
 from qat.convert_command import convert_command
 from qat.errors import QDQError
+from qat.prune_command import prune_command
 
 app = typer.Typer(
     name="qdq",
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("calibrate")(calibrate_command)
 app.command("convert")(convert_command)
+app.command("prune")(prune_command)
 app.command("ranges")(ranges_command)
 app.command("finetune")(finetune_command)
 app.command("export")(export_command)

@@ -103,7 +103,7 @@ def relative_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """transformers' eager attention with the scores of distances: context and probabilities, as it returns them."""
+    """Transformers' eager attention with the scores of distances: context and probabilities, as it returns them."""
     assert isinstance(module, RelativePositions)
     scores = matmul(query, key.transpose(2, 3)) * scaling
     probs = functional.softmax(scores + module.add_distances(query, key, scaling, attention_mask), dim=-1)

@@ -6,6 +6,7 @@ float models that need it: with pruned heads, or with relative positions.
 
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -13,7 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qat.errors import CheckpointError
 from qat.families import find_family
-from qat.pruned_heads import cut_heads, read_pruned_heads
+from qat.pruned_heads import HeadPlan, Heads, prune_heads, read_pruned_heads
 from qat.relative_positions import RelativePositions, has_relative_positions, install_relative_positions
 
 STRUCTURE_METHOD = "qdq-structure"
@@ -39,7 +40,34 @@ def build_structure(model: PreTrainedModel) -> None:
         install_relative_positions(model, dict(family.relative))
     heads = read_pruned_heads(model.config)
     if heads:
-        cut_heads(model, family, heads)
+        model.config.pruned_heads = {}  # as it is until they are taken out
+        prune_heads(model, head_layers(model), heads)
+
+
+def prune(model: PreTrainedModel, heads: Heads) -> None:
+    """Takes heads out of a float model, in place and in its configuration.
+
+    Args:
+        model: of a family whose heads can be taken out.
+        heads: by layer, both numbered as in the whole model.
+
+    Raises:
+        CheckpointError: another family; a layer or head there is not; a layer that would lose all.
+    """
+    prune_heads(model, head_layers(model), heads)
+    remember_structure(model)
+
+
+def head_layers(model: PreTrainedModel) -> list[tuple[nn.Module, HeadPlan]]:
+    """The encoder layers of a model in order, each with the places of its heads.
+
+    Raises:
+        CheckpointError: a family whose heads cannot be taken out.
+    """
+    family = find_family(model.config.model_type)
+    if family.heads is None:
+        raise CheckpointError(f"heads of the family '{family.model_type}' cannot be taken out")
+    return [(layer, family.heads) for _, layer in family.layers(model)]
 
 
 def require_structure(model: PreTrainedModel) -> None:

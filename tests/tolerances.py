@@ -67,3 +67,6 @@ HEAD_METRIC = Tolerance(0.1, "one flipped tie changes one answer of 24, in a met
 ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
 FORMULA = Tolerance(1e-5, "the contract's figure: FP32 sums of at most 64 terms against the formula in FP64")
+HEAD_DIFFERENCE = Tolerance(
+    1e-5, "relative: central differences in FP64 with a step of 1e-4, whose error is its square"
+)

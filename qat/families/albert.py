@@ -29,6 +29,7 @@ from qat.families.base import (
     register_family,
 )
 from qat.layers import QuantLinear, holding_weights
+from qat.pruned_heads import bert_like_heads
 from qat.quantizer import FakeQuantizer, Slot
 from qat.relative_positions import RelativePositions
 from qat.residual_stream import Gain, StreamNorm, StreamTensor
@@ -216,6 +217,7 @@ ALBERT = register_family(
             QuantRelativeAlbertAttention: _ATTENTION_SLOTS,
         },
         relative={AlbertAttention: RelativeAlbertAttention},
+        heads=bert_like_heads("attention", "attention.dense"),
         plan=plan_layer,
         stream=plan_stream,
         order=order_layers,

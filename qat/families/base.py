@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from qat.errors import CheckpointError, suggest
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
+from qat.pruned_heads import HeadPlan
 from qat.recipe import Role
 from qat.relative_positions import DISTANCES, RelativePositions
 from qat.residual_stream import StreamTensor
@@ -95,6 +96,7 @@ class Family:
         order: the layers' paths in the order they run, a shared one several times, from their paths and the
             configuration.
         relative: float attention class to the one with relative positions, empty where the family never had them.
+        heads: where the heads of a layer are; None where they cannot be taken out.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
     """
 
@@ -108,6 +110,7 @@ class Family:
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
     relative: Mapping[type[nn.Module], type[RelativePositions]] = field(default_factory=dict)
+    heads: HeadPlan | None = None
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
     attention_output: Literal["probabilities", "scores"] = "probabilities"
 

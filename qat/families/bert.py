@@ -30,6 +30,7 @@ from qat.families.base import (
     register_family,
 )
 from qat.layers import QuantLinear
+from qat.pruned_heads import bert_like_heads
 from qat.quantizer import Slot
 from qat.relative_positions import RelativePositions
 from qat.residual_stream import StreamNorm, StreamTensor
@@ -185,6 +186,7 @@ BERT = register_family(
             QuantBertLayer: ("ffn_quantizer",),
         },
         relative={BertSelfAttention: RelativeBertSelfAttention},
+        heads=bert_like_heads("attention.self", "attention.output.dense"),
         plan=plan_layer,
         stream=plan_stream,
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
