@@ -1,7 +1,7 @@
 """Checkpoints on disk: Hugging Face folders, float or quantized, read as data only and written whole."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,11 @@ def _describe_pickle(folder: Path, said: str) -> str:
     )
 
 
+def save_pretrained(model: PreTrainedModel, folder: Path) -> None:
+    """Writes configuration and weights into a folder, as transformers does."""
+    model.save_pretrained(folder)
+
+
 def save_checkpoint(
     checkpoint: Checkpoint,
     out: Path | str,
@@ -185,8 +190,11 @@ def save_checkpoint(
     inputs: Mapping[str, Path],
     facts: Mapping[str, object],
     files: Mapping[str, str] | None = None,
+    save_model: Callable[[PreTrainedModel, Path], None] = save_pretrained,
 ) -> Path:
     """The folder ``out`` with model, tokenizer, card, manifest and the further text ``files``, written whole.
+
+    ``save_model`` writes configuration and weights into a folder: safetensors unless a format has its own way.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -195,7 +203,7 @@ def save_checkpoint(
     config = checkpoint.quantization
     with atomic_folder(out) as staging:
         with quiet_transformers():
-            checkpoint.model.save_pretrained(staging)
+            save_model(checkpoint.model, staging)
             checkpoint.tokenizer.save_pretrained(staging)
         if config is not None:
             card = _CARD.format(
