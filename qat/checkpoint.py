@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from qat.artefacts import atomic_folder, write_manifest
 from qat.checkpoints import find_format
 from qat.checkpoints.base import list_names
-from qat.checkpoints.completeness import require_complete
+from qat.checkpoints.completeness import is_range, require_complete
 from qat.errors import CheckpointError
 from qat.families import find_family
 from qat.huggingface import OUR_METHODS, QDQConfig
@@ -39,11 +39,15 @@ model = {auto_class}.from_pretrained("this folder")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A loaded checkpoint: its folder, model (in evaluation mode, on the CPU) and tokenizer."""
+    """A loaded checkpoint: its folder, model (in evaluation mode, on the CPU) and tokenizer.
+
+    ``left_over`` names the ranges another tool stored for what no recipe of ours quantizes.
+    """
 
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    left_over: tuple[str, ...] = ()
 
     @property
     def quantization(self) -> QDQConfig | None:
@@ -100,8 +104,7 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     config = read_config(folder)
     with torch.device("meta"), quiet_transformers():
         head = _build(folder, task, config)
-    loaded, _ = _load(folder, config, type(head), wanted=task.name)
-    return loaded
+    return _load(folder, config, type(head), wanted=task.name)[0]
 
 
 def load_whole(folder: Path | str) -> Checkpoint:
@@ -120,7 +123,8 @@ def load_whole(folder: Path | str) -> Checkpoint:
             f"{folder} does not say which model it holds (architectures is {named!r}): add --task, for instance "
             "--task text-classification"
         )
-    loaded, unexpected = _load(folder, config, head, wanted=named)
+    loaded, left_over = _load(folder, config, head, wanted=named)
+    unexpected = [name for name in left_over if not is_range(name)]
     if unexpected:
         raise CheckpointError(
             f"{folder} holds {len(unexpected)} weights that {named} has no place for ({list_names(unexpected)}): say "
@@ -157,7 +161,9 @@ def _load(
         raise _cannot_load(folder, wanted, error) from error
     model.config.name_or_path = str(folder)
     require_complete(folder, wanted, info, model)
-    return Checkpoint(folder=folder, model=model, tokenizer=tokenizer), sorted(info["unexpected_keys"])
+    unexpected = sorted(info["unexpected_keys"])
+    left_over = tuple(name for name in unexpected if is_range(name))
+    return Checkpoint(folder=folder, model=model, tokenizer=tokenizer, left_over=left_over), unexpected
 
 
 def _cannot_load(folder: Path, wanted: str, error: Exception) -> CheckpointError:

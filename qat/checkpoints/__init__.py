@@ -5,13 +5,14 @@ A new format is one file here, a ``CheckpointFormat`` at its end and its name in
 
 from pathlib import Path
 
+from qat.checkpoints.amax import AMAX
 from qat.checkpoints.base import CheckpointFormat
 from qat.checkpoints.flax import FLAX
 from qat.checkpoints.huggingface import HUGGINGFACE
 from qat.checkpoints.tf1 import TF1
 from qat.errors import CheckpointError, suggest
 
-FORMATS: tuple[CheckpointFormat, ...] = (HUGGINGFACE, FLAX, TF1)
+FORMATS: tuple[CheckpointFormat, ...] = (AMAX, HUGGINGFACE, FLAX, TF1)
 """The first that recognizes a folder reads it."""
 
 

@@ -42,12 +42,21 @@ def require_complete(folder: Path, wanted: str, info: Mapping[str, Any], model: 
     if info["mismatched_keys"]:
         key = sorted(str(each) for each in info["mismatched_keys"])[0]
         raise CheckpointError(f"{folder}: {key} does not fit config.json; the two belong to different checkpoints")
-    lost = [name for name in info["unexpected_keys"] if belongs_to_encoder(name, model.base_model_prefix)]
+    lost = [
+        name
+        for name in info["unexpected_keys"]
+        if belongs_to_encoder(name, model.base_model_prefix) and not is_range(name)
+    ]
     if lost:
         raise CheckpointError(
             f"{folder} holds {len(lost)} weights that its configuration gives no place to ({list_names(lost)}): "
             "the two belong to different checkpoints"
         )
+
+
+def is_range(name: str) -> bool:
+    """Whether a name is that of a range another tool stored: where nothing is quantized, it may be left over."""
+    return name.endswith("._amax")
 
 
 def belongs_to_encoder(name: str, prefix: str) -> bool:

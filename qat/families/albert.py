@@ -88,7 +88,7 @@ class QuantAlbertTransformer(Gain, AlbertTransformer):
 def depth_quantizers(layer: nn.Module) -> Iterable[FakeQuantizer]:
     """The activation quantizers of a layer: all that hold one range a depth."""
     for module in layer.modules():
-        if isinstance(module, FakeQuantizer) and module.spec.range_source != "weight":
+        if isinstance(module, FakeQuantizer) and module.spec.range_source not in ("weight", "stored"):
             yield module
 
 
