@@ -15,6 +15,7 @@ from export.commands import audit_command, build_command, export_command, lint_c
 from qat.commands import finetune_command
 from qat.convert_command import convert_command
 from qat.errors import QDQError
+from qat.families_command import families_command
 from qat.prune_command import prune_command
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command("lint")(lint_command)
 app.command("evaluate")(evaluate_command)
 app.command("benchmark")(benchmark_command)
 app.command("sensitivity")(sensitivity_command)
+app.command("families")(families_command)
 
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some typer carry a click of their own

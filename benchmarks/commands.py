@@ -46,9 +46,13 @@ def evaluate_command(
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = 64,
     limit: LimitOption = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Float checkpoint whose embeddings are right (feature-extraction)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score an artefact on labelled rows.
+    """Score an artefact on labelled rows, or embeddings by those of the float checkpoint.
 
     Example: qdq evaluate onnx --data validation.jsonl
     """
@@ -57,6 +61,7 @@ def evaluate_command(
             artefact,
             data,
             task=task,
+            reference=reference,
             reading=Reading(
                 columns=None if columns is None else parse_columns(columns),
                 max_length=max_length,
@@ -132,7 +137,7 @@ def run_command(
     Example: qdq run my-bert --task text-classification --data train.jsonl --eval dev.jsonl --out runs/first
     """
     overrides = parse_overrides(settings or [])
-    require_stages(overrides, ("weights", "calibration", "finetune", "build"))
+    require_stages(overrides, ("task", "weights", "calibration", "finetune", "build"))
     if task is None:
         raise DataError("a float checkpoint does not say its task: add --task text-classification")
     journey = Journey(
@@ -144,6 +149,7 @@ def run_command(
         recipe=read_recipe(recipe, target, overrides.get("weights", {})),
         target=target,
         precision=precision,
+        settings=overrides.get("task", {}),
         columns={} if columns is None else parse_columns(columns),
         max_length=max_length,
         batch_size=batch_size,

@@ -12,10 +12,13 @@ from benchmarks.workload import Workload
 from export.runners.base import Runner
 from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
+from qat.checkpoint import load_checkpoint, require_float
 from qat.data import Rows
-from qat.errors import RecipeError
-from qat.scoring import Accuracy, Progress
+from qat.errors import DataError, RecipeError
+from qat.families import longest_row
+from qat.scoring import Accuracy, Progress, infer_with, refer_rows
 from qat.tasks import find_task
+from qat.tasks.base import Encoded
 
 _TEXTS = 1024
 _CHOICES = 4
@@ -44,6 +47,7 @@ def evaluate(
     data: Path | str,
     *,
     task: str | None = None,
+    reference: Path | str | None = None,
     reading: Reading | None = None,
     progress: Progress = lambda done, rows: None,
 ) -> Accuracy:
@@ -53,6 +57,7 @@ def evaluate(
         artefact: what to score.
         data: labelled rows.
         task: needed for a float checkpoint only.
+        reference: a float checkpoint; of tasks whose right answers are what the float model answers.
         reading: columns, lengths, batches; None for what the artefact remembers.
         progress: called after each batch with the rows done and all rows.
 
@@ -71,6 +76,8 @@ def evaluate(
         max_length=opened.max_length if reading.max_length is None else reading.max_length,
     )
     pad = int(opened.tokenizer.pad_token_id or 0)
+    if reference is not None:
+        encoded = _refer(Path(reference), opened, encoded, pad)
     return measure_accuracy(
         pad_to_shape(opened.runner, Path(artefact), pad_token_id=pad),
         encoded,
@@ -79,6 +86,16 @@ def evaluate(
         batch_size=reading.batch_size,
         progress=progress,
     )
+
+
+def _refer(reference: Path, opened: Artefact, rows: Encoded, pad: int) -> Encoded:
+    if not opened.task.refers:
+        raise DataError(
+            f"--reference {reference}: {opened.task.name} is scored by the labels of its rows; leave it out"
+        )
+    loaded = load_checkpoint(reference, opened.task)
+    require_float(loaded)
+    return refer_rows(infer_with(loaded.model), rows, opened.task, pad_token_id=pad)
 
 
 def benchmark(
@@ -107,7 +124,7 @@ def benchmark(
     opened = [open_artefact(artefact, task=task) for artefact in artefacts]
     longest = max(sequence for _, sequence in shapes)
     for artefact, each in zip(artefacts, opened, strict=True):
-        takes = getattr(each.config, "max_position_embeddings", longest)
+        takes = longest_row(each.config)
         if longest > takes:
             raise RecipeError(f"{artefact} takes {takes} tokens, {longest} asked for: use --shapes with shorter ones")
     tokens = _read_tokens(opened[0], data)

@@ -23,7 +23,7 @@ from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.openvino_runner import OpenVinoRunner
 from export.targets import find_target
 from qat.checkpoint import Checkpoint
-from qat.families import in_encoder_layer
+from qat.families import in_encoder_layer, longest_row
 from qat.scoring import Accuracy
 from qat.tasks.base import Encoded
 
@@ -131,7 +131,7 @@ def compare_latency(
         seconds: time for one shape.
     """
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
-    longest = int(checkpoint.model.config.max_position_embeddings)
+    longest = longest_row(checkpoint.model.config)
     choices = next((size for size in rows.axes if isinstance(size, int)), None)
     workloads = [
         Workload(batch, sequence, pad_id=pad, choices=choices) for batch, sequence in shapes if sequence <= longest

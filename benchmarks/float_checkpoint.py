@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from transformers import AutoTokenizer, set_seed
 
-from qat.checkpoint import Checkpoint, read_config, save_checkpoint
+from qat.checkpoint import Checkpoint, read_config, require_head, save_checkpoint
 from qat.commands import encode_rows
 from qat.console import print_json, say, show_progress
 from qat.finetune import TrainingPlan, train_rows
@@ -30,7 +30,8 @@ _SETTINGS = FinetuneSettings(max_steps=600, learning_rate=5e-5, dropout=0.1, hel
 
 def start_checkpoint(encoder: Path, task: str, labels: list[str], seed: int) -> Checkpoint:
     """The encoder under a new head of ``task``, with ``labels`` in order, one of them for a number."""
-    read_config(encoder)
+    found = find_task(task)
+    require_head(read_config(encoder), found, folder=encoder)
     names = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -38,7 +39,7 @@ def start_checkpoint(encoder: Path, task: str, labels: list[str], seed: int) -> 
     }
     set_seed(seed)
     with quiet_transformers():
-        model = find_task(task).auto_class.from_pretrained(
+        model = found.auto_class.from_pretrained(
             encoder, ignore_mismatched_sizes=True, trust_remote_code=False, problem_type=None, **names
         )
         tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)

@@ -40,11 +40,12 @@ from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float
 from qat.commands import encode_rows
 from qat.errors import ExportError
+from qat.families import longest_row
 from qat.finetune_settings import FinetuneSettings
 from qat.finetune_stage import FinetuneStage, finetune_checkpoint
 from qat.huggingface import quantization_config
 from qat.recipe import Recipe
-from qat.scoring import Accuracy
+from qat.scoring import Accuracy, infer_with, refer_rows
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
@@ -65,6 +66,7 @@ class Journey:
         recipe: with the weight granularity it is to have.
         target: the engine.
         precision: of what is not INT8, None for the target's own.
+        settings: of the task itself.
         columns: the task's columns as the data calls them.
         max_length: tokens a row keeps, None for the most the checkpoint takes.
         batch_size: rows a batch when calibrating and scoring.
@@ -81,6 +83,7 @@ class Journey:
     recipe: Recipe
     target: str = "rtx"
     precision: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     max_length: int | None = None
     batch_size: int = 32
@@ -115,7 +118,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         QDQError: whatever a stage finds wrong; artefacts of finished stages stay.
     """
     clock = _Clock(advance)
-    task, target = find_task(journey.task), find_target(journey.target)
+    task, target = find_task(journey.task).configure(journey.settings), find_target(journey.target)
     precision = target.choose_precision(journey.precision)
     if precision == "bf16":
         raise ExportError(
@@ -125,7 +128,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     target.require_granularity(journey.recipe.weights, precision)
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)
-    journey.building.spec_for("rtx", longest=checkpoint.model.config.max_position_embeddings)
+    journey.building.spec_for("rtx", longest=longest_row(checkpoint.model.config))
     training, evaluation = _read_rows(journey, task, checkpoint)
     require_writable(journey.out / "report.json")
     score = _scorer(journey, task, checkpoint, evaluation, clock)
@@ -150,7 +153,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
             )
     with clock.stage("measure latency"), open_cpu_runners(graph, target.name) as runners:
         latency = compare_latency(
-            [load_runner(journey.checkpoint, task=task.name), *runners],
+            [_run_torch(task, load_checkpoint(journey.checkpoint, task), evaluation), *runners],
             checkpoint,
             evaluation,
             shapes=journey.latency_shapes,
@@ -200,11 +203,12 @@ def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[En
     record = TaskRecord(name=task.name, columns=dict(journey.columns), max_length=journey.max_length)
     paths = (journey.data, journey.evaluation)
     training, evaluation = (encode_rows(checkpoint, task, record, path, journey.limit) for path in paths)
-    return training, evaluation
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    return training, refer_rows(infer_with(checkpoint.model), evaluation, task, pad_token_id=pad)
 
 
 def _run_torch(task: Task, checkpoint: Checkpoint, rows: Encoded) -> TorchRunner:
-    record = TaskRecord.of(task, {}, None, rows)
+    record = TaskRecord.of(task, {}, None, rows, checkpoint.model.config)
     return TorchRunner(checkpoint.model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
 
 
@@ -230,7 +234,7 @@ def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encod
         recipe=journey.recipe,
         target=journey.target,
         settings=journey.calibration,
-        record=TaskRecord.of(task, journey.columns, journey.max_length, rows),
+        record=TaskRecord.of(task, journey.columns, journey.max_length, rows, checkpoint.model.config),
         batch_size=journey.batch_size,
     )
     with clock.stage("calibrate") as advance:

@@ -45,7 +45,9 @@ def qat_step_command(
     costs = compare_steps(samples)
     say("; ".join(f"{each.name} {each.ratio:.3f}" for each in costs))
     say("memory ...")
-    memory = {name: measure_memory(name, setting) for name in (FLOAT, *PLACEMENTS)}
+    memory, resident = (
+        {name: measure_memory(name, setting, holes=holes) for name in (FLOAT, *PLACEMENTS)} for holes in (False, True)
+    )
     rows = [(each.name, each.ratio, each.spread, each.milliseconds, memory.get(each.name)) for each in costs]
     print_table(f"{checkpoint}, {batch_size} rows a step", ("step", "ratio", "±", f"{clock} ms", "peak MB"), rows)
     print_json({
@@ -55,7 +57,9 @@ def qat_step_command(
         "clock": clock,
         **{f"ratio_{each.name}": each.ratio for each in costs},
         **{f"memory_{name}": _divide(memory[name], memory[FLOAT]) for name in PLACEMENTS},
+        **{f"resident_{name}": _divide(resident[name], resident[FLOAT]) for name in PLACEMENTS},
         "memory_mb": memory,
+        "resident_mb": resident,
         "samples_ms": {name: taken.milliseconds for name, taken in samples.items()},
         "threads": setting.threads,
         "environment": describe_environment(),

@@ -2,10 +2,11 @@
 
 import gc
 import multiprocessing
+import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ FLOAT = "float"
 _TASK = "text-classification"
 _CALIBRATION_BATCHES = 4
 _MEMORY_STEPS = 3
+_NO_HOLES = {"MALLOC_MMAP_THRESHOLD_": str(512 * 1024)}
+"""What keeps glibc from growing the size from which blocks are mapped one by one (mallopt(3))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,36 @@ def _quantize(model: PreTrainedModel, placement: Placement, feeds: Sequence[Feed
     quantize_model(model, inputs, recipe, target=_TARGETS[placement.weights], settings=settings)
 
 
-def measure_memory(name: str, setting: Setting) -> float | None:
+def measure_memory(name: str, setting: Setting, *, holes: bool) -> float | None:
     """The peak of memory in MB of some steps on the longest batch, from before the model was loaded.
 
     Runs in a process of its own, where nothing else has been allocated and freed. On a GPU it is the GPU's memory; None
     where the system does not tell.
+
+    Args:
+        name: ``float`` or one of ``PLACEMENTS``.
+        setting: what is trained on what.
+        holes: whether what is freed may stay with the process, as glibc keeps it for later; without, every block of
+            512 KiB and more goes back to the system at once, and the peak is of what is in use.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with _environment({} if holes else _NO_HOLES), ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_measure_here, name, setting).result()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside the block processes start with those variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _measure_here(name: str, setting: Setting) -> float | None:

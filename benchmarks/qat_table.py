@@ -29,7 +29,7 @@ def calibrate_once(material: Material, recipe: Recipe) -> None:
         recipe=recipe,
         target=_TARGETS[recipe.weights],
         settings=CalibrationSettings(),
-        record=TaskRecord.of(material.task, {}, material.training.max_length, material.training),
+        record=TaskRecord.of(material.task, {}, material.training.max_length, material.training, loaded.model.config),
         batch_size=32,
     )
     calibrate_checkpoint(

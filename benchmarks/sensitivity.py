@@ -25,6 +25,7 @@ from export.exported import MODEL_FILE, Lowering, lower_graph, trace_model
 from export.passes.strip_quantization import StripQuantization
 from export.targets import find_target
 from qat.errors import BuildError
+from qat.families import longest_row
 
 _ROWS, _TOKENS = 8, 128
 _HARDWARE = ("sm_89",)
@@ -42,7 +43,7 @@ class EnginePlans:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._graph = trace_model(model)
-        self._tokens = min(_TOKENS, int(model.config.max_position_embeddings))
+        self._tokens = min(_TOKENS, longest_row(model.config))
         self._known: dict[tuple[str, ...], PlanCost] = {}
 
     def __call__(self, groups: Sequence[QuantizerGroup]) -> PlanCost:

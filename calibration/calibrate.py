@@ -19,6 +19,7 @@ from calibration.range_rows import RangeRow, list_ranges
 from calibration.ranges import require_method
 from calibration.search import search_ranges
 from calibration.settings import BEST, CalibrationSettings
+from qat.answers import read_token_labels
 from qat.batches import drop_targets
 from qat.chunking import whole_feed_forward
 from qat.errors import DataError, QDQError
@@ -76,9 +77,9 @@ def calibrate(
 
     Args:
         model: a wrapped model; it runs in float while it is watched.
-        batches: keyword arguments of ``model.forward``; labels and positions to find are left out. Where several
-            processes calibrate together, each is given all of them and runs its share. Padding, where
-            ``attention_mask`` is 0, enters no range.
+        batches: keyword arguments of ``model.forward``; labels and positions to find are left out, but for labels of
+            single tokens, which tell ``best`` whose answers count. Where several processes calibrate together, each is
+            given all of them and runs its share. Padding, where ``attention_mask`` is 0, enters no range.
         settings: the method and its parameters.
         progress: called after each batch with its number, counted from 1.
 
@@ -147,7 +148,7 @@ def _equalize_first(model: PreTrainedModel, batches: Iterable[Batch]) -> tuple[E
     first = list(islice(iterator, _FIRST))
     probe = Probe()
     for number, batch in enumerate(first, start=1):
-        probe.add(drop_targets(batch), number)
+        probe.add(_keep_what_counts(batch), number)
     rows = probe.choose(_EQUALIZE_ROWS, batch_size=_SEARCH_BATCH)
     with evaluating(model), whole_feed_forward(model):
         done = equalize_stream(model, rows) if rows else None
@@ -187,14 +188,18 @@ def _run_share(
         for number, batch in enumerate(batches, start=1):
             if not is_mine(number):
                 continue
-            inputs = drop_targets(batch)
-            observer.begin(inputs, number)
-            model(**inputs)
+            observer.begin(_keep_what_counts(batch), number)
+            model(**drop_targets(batch))
             observer.finish(number)
             progress(number)
     except QDQError as error:
         return error
     return None
+
+
+def _keep_what_counts(batch: Batch) -> Batch:
+    """What a model infers from, and which tokens' answers count where labels say it."""
+    return drop_targets(batch) | read_token_labels(batch)
 
 
 @contextmanager

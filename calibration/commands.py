@@ -66,7 +66,7 @@ def calibrate_command(
     Example: qdq calibrate calibrated --method mse --out calibrated-mse
     """
     overrides = parse_overrides(settings or [])
-    require_stages(overrides, ("weights", "calibration"))
+    require_stages(overrides, ("task", "weights", "calibration"))
     chosen = read_recipe(recipe, target, overrides.get("weights", {}))
     stage = read_calibration(method, overrides.get("calibration", {}))
     if data is None:
@@ -74,7 +74,7 @@ def calibrate_command(
         return
     if task is None:
         raise DataError("a float checkpoint does not say its task: add --task text-classification")
-    found = find_task(task)
+    found = find_task(task).configure(overrides.get("task", {}))
     loaded = load_checkpoint(checkpoint, found)
     names = {} if columns is None else parse_columns(columns)
     wanted = min(limit or stage.samples, stage.samples)
@@ -91,7 +91,7 @@ def calibrate_command(
                 recipe=chosen,
                 target=target,
                 settings=stage,
-                record=TaskRecord.of(found, names, max_length, encoded),
+                record=TaskRecord.of(found, names, max_length, encoded, loaded.model.config),
                 batch_size=batch_size,
             ),
             out=out,

@@ -16,7 +16,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from calibration.distributed import follow_first
-from qat.answers import is_distribution, read_answers
+from qat.answers import has_independent_labels, is_distribution, read_answers
+from qat.batches import drop_targets
 from qat.families import find_family
 from qat.padding import find_real, real_tokens
 from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
@@ -143,7 +144,7 @@ def find_factor(tensor: StreamTensor, peaks: Peaks, addends: bool, limit: float)
 
 
 def measure_peaks(
-    model: nn.Module, tensors: Sequence[StreamTensor], batches: Sequence[Batch]
+    model: PreTrainedModel, tensors: Sequence[StreamTensor], batches: Sequence[Batch]
 ) -> tuple[Peaks, list[dict[str, Tensor]]]:
     """The largest magnitude of each channel of what every writer and addend puts out, real tokens only; the answers."""
     peaks: dict[str, Tensor] = {}
@@ -164,17 +165,22 @@ def measure_peaks(
     try:
         for batch in batches:
             real[0] = find_real(batch.get("attention_mask"))
-            answers.append(read_answers(model(**batch), batch.get("attention_mask")))
+            answers.append(_answer(model, batch))
     finally:
         for hook in hooks:
             hook.remove()
     return peaks, answers
 
 
+def _answer(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+    found = model(**drop_targets(batch))
+    return read_answers(found, batch, independent=has_independent_labels(model.config))
+
+
 def divergence(answer: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
     """How far a model's answers are from the reference's: KL of every field of logits, else the squared distance.
 
-    Both have padding taken out (``qat.answers``): what is the same in both adds nothing.
+    Both are the answers that count (``qat.answers``).
 
     >>> logits = torch.tensor([[2.0, 0.0]])
     >>> round(divergence({"logits": torch.zeros(1, 2)}, {"logits": logits}), 4)
@@ -203,7 +209,7 @@ def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: S
     try:
         for batch, wanted in zip(batches, reference, strict=True):
             real[0] = find_real(batch.get("attention_mask"))
-            total += divergence(read_answers(model(**batch), batch.get("attention_mask")), wanted)
+            total += divergence(_answer(model, batch), wanted)
     finally:
         for hook in hooks:
             hook.remove()

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from qat.tasks.base import IGNORED_LABEL
+
 Row = dict[str, Tensor]
 _MOST_BATCHES = 64
 
@@ -69,11 +71,15 @@ def split_rows(batch: Mapping[str, Tensor]) -> Iterable[Row]:
 
 
 def join_rows(rows: list[Row]) -> Row:
-    """The rows as one batch, padded with zeros behind; what is not as long as the mask is joined as it is."""
+    """The rows as one batch, padded with zeros behind; what is not as long as the mask is joined as it is.
+
+    Labels are padded with what counts nowhere.
+    """
     longest = max(row["attention_mask"].shape[-1] for row in rows)
 
-    def pad(x: Tensor, mask: Tensor) -> Tensor:
-        missing = longest - mask.shape[-1] if x.shape == mask.shape else 0
-        return torch.nn.functional.pad(x, (0, missing))
+    def pad(name: str, row: Row) -> Tensor:
+        mask = row["attention_mask"]
+        missing = longest - mask.shape[-1] if row[name].shape == mask.shape else 0
+        return torch.nn.functional.pad(row[name], (0, missing), value=IGNORED_LABEL if name == "labels" else 0)
 
-    return {name: torch.cat([pad(row[name], row["attention_mask"]) for row in rows]) for name in rows[0]}
+    return {name: torch.cat([pad(name, row) for row in rows]) for name in rows[0]}

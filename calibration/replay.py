@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qat.answers import is_distribution, read_answers
+from qat.answers import has_independent_labels, is_distribution, read_answers
+from qat.batches import drop_targets
 from qat.families import find_family
 from qat.quantizer import calibrated_quantizers, disable_quantizers
 
@@ -52,15 +53,19 @@ class Call:
 
 
 def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[Call]:
-    """Every run of every encoder layer over those batches, in float, in evaluation mode."""
+    """Every run of every encoder layer over those batches, in float, in evaluation mode.
+
+    Labels of single tokens only say which answers count.
+    """
+    independent = has_independent_labels(model.config)
     calls: list[Call] = []
     generator = torch.Generator().manual_seed(0)
     with disable_quantizers(model), _gradients_of_activations(model), torch.enable_grad():
         for batch in batches:
             with _recording(model) as made:
-                output = model(**batch)
+                output = model(**drop_targets(batch))
             answers = [call.answer for call in made]
-            for projection in project(read_answers(output, batch.get("attention_mask")), generator):
+            for projection in project(read_answers(output, batch, independent=independent), generator):
                 found = torch.autograd.grad(projection, answers, retain_graph=True)
                 for call, gradient in zip(made, found, strict=True):
                     call.gradients.append(gradient)
@@ -75,7 +80,7 @@ def project(answers: Mapping[str, Tensor], generator: torch.Generator) -> Iterat
     """Scalars whose gradients are those of the module's docstring: of logits over their last axis, else plain signs.
 
     Args:
-        answers: the model's, padding taken out (``qat.answers``).
+        answers: the model's, those that count (``qat.answers``).
         generator: of the signs.
     """
     for _ in range(_PROJECTIONS):

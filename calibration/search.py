@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from calibration.candidates import find_candidates, set_ranges
 from calibration.histogram import Histogram
+from calibration.memory import LayerMemory
 from calibration.ranges.percentile import read_percentile
 from calibration.replay import Call, record_calls
 from calibration.settings import ALL, CalibrationSettings
@@ -86,22 +87,31 @@ class _Turn:
     def measure(self) -> float:
         return sum(call.measure() for call in self.calls)
 
+    def _measure(self, memory: LayerMemory) -> float:
+        total = 0.0
+        for run, call in enumerate(self.calls):
+            memory.begin(run)
+            total += call.measure()
+        return total
+
     def search(self) -> None:
         largest = self.histogram.largest
         if largest == 0:
             return
         harms: dict[float, float] = {}
+        memory = LayerMemory()
 
         def try_range(amax: float) -> float:
             self.set_range(amax)
-            harms[amax] = self.measure()
+            harms[amax] = self._measure(memory)
             return harms[amax]
 
-        descend_ladder(try_range, largest, read_percentile(self.histogram, _FLOOR))
-        best = min(harms, key=harms.__getitem__)
-        for near in (best * _LADDER**0.5, best / _LADDER**0.5):
-            if near < largest:
-                try_range(near)
+        with memory.remembering(self.calls[0].layer, self.quantizer):
+            descend_ladder(try_range, largest, read_percentile(self.histogram, _FLOOR))
+            best = min(harms, key=harms.__getitem__)
+            for near in (best * _LADDER**0.5, best / _LADDER**0.5):
+                if near < largest:
+                    try_range(near)
         self.set_range(min(harms, key=harms.__getitem__))
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.runners.base import Arrays, Runner
-from qat.answers import read_answers
+from qat.answers import read_choices
 from qat.errors import DataError
 
 
@@ -62,11 +62,11 @@ def compare(
 
 
 def _same_argmax(left: Arrays, right: Arrays, mask: NDArray[np.generic] | None) -> NDArray[np.bool_]:
-    real = None if mask is None else torch.from_numpy(mask)
+    batch = {} if mask is None else {"attention_mask": torch.from_numpy(mask)}
     ours, theirs = (
-        read_answers({name: torch.from_numpy(array) for name, array in each.items()}, real) for each in (left, right)
+        read_choices({name: torch.from_numpy(array) for name, array in each.items()}, batch) for each in (left, right)
     )
-    same = [(ours[name].argmax(dim=-1) == theirs[name].argmax(dim=-1)).reshape(len(ours[name]), -1) for name in ours]
+    same = [(ours[name] == theirs[name]).reshape(len(ours[name]), -1) for name in ours]
     found: NDArray[np.bool_] = torch.cat(same, dim=1).all(dim=1).numpy()
     return found
 

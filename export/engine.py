@@ -1,6 +1,5 @@
 """From an exported folder to an engine, and from either to the audit of what really runs in INT8."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,8 +34,9 @@ from export.engine_spec import (
 from export.exported import MODEL_FILE
 from export.graph_file import read_fixed_shape
 from qat.artefacts import read_manifest, require_writable
+from qat.checkpoint import read_config
 from qat.errors import BuildError, CheckpointError, ExportError
-from qat.families import in_encoder_layer
+from qat.families import in_encoder_layer, longest_row
 
 TIMING_CACHE = "timing-cache"
 """The folder beside an engine that TensorRT's kernel timings are kept in, unless another is asked for."""
@@ -233,11 +233,9 @@ def find_graph(artefact: Path | str) -> Path:
 def _longest_sequence(folder: Path) -> int | None:
     """What the configuration beside a graph says, ``None`` where there is none to be read."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return longest_row(read_config(folder))
+    except CheckpointError:
         return None
-    longest = values.get("max_position_embeddings") if isinstance(values, dict) else None
-    return longest if isinstance(longest, int) else None
 
 
 def _builder_of(folder: Path) -> Literal["rtx", "tensorrt"]:

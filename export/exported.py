@@ -19,11 +19,13 @@ from export.passes.half_precision import HalfPrecision
 from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
+from export.passes.tie_tables import TieTables
 from export.settings import ExportSettings
 from export.targets import Target, find_target
 from export.targets.base import Precision
 from qat.artefacts import atomic_folder, write_manifest
 from qat.errors import ExportError
+from qat.families import longest_row
 from qat.huggingface import QDQConfig, quantization_config
 from qat.quantizer import quantizers_without_range
 
@@ -75,6 +77,7 @@ class Lowering:
         """
         yield DropUnitGains()
         yield FoldShapes()
+        yield TieTables()
         if not self.quantized:
             yield StripQuantization()
         elif self.settings.embeddings == "int8":
@@ -152,7 +155,7 @@ def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target
 
 
 def _require_positions(model: PreTrainedModel, settings: ExportSettings) -> None:
-    longest = int(model.config.max_position_embeddings)
+    longest = longest_row(model.config)
     if settings.shape is not None and settings.shape[1] > longest:
         raise ExportError(
             f"export.shape {'x'.join(map(str, settings.shape))} has {settings.shape[1]} tokens a row, but the model "

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from export.passes.name_graph import NameGraph
 from qat.chunking import whole_feed_forward
+from qat.families import longest_row
 from qat.layers import refresh_weight_ranges
 
 OPSET = 20
@@ -56,7 +57,7 @@ def trace_graph(
         axes: of each input, ``batch`` first and ``sequence`` last; a number between them (of choices) is fixed.
     """
     refresh_weight_ranges(model)
-    longest = int(model.config.max_position_embeddings)
+    longest = longest_row(model.config)
     sizes = {"batch": 2, "sequence": min(16, longest)}
     shape = tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
     example = tuple(_example_input(name, shape) for name in inputs)

@@ -15,6 +15,7 @@ from qat.errors import CheckpointError
 from qat.layers import HoldingWeights
 from qat.quantizer import Slot
 from qat.relative_positions import RelativePositions
+from qat.rounded_product import rounded_product
 
 ATTENTION = "qdq"
 
@@ -50,9 +51,12 @@ def quantized_attention(
     scores = matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    probs = quantized.probs_quantizer(functional.softmax(scores, dim=-1))
-    probs = functional.dropout(probs, p=dropout, training=module.training)
-    context = matmul(probs, quantized.value_quantizer(value))
+    probs, value = functional.softmax(scores, dim=-1), quantized.value_quantizer(value)
+    if dropout and module.training:
+        probs = functional.dropout(quantized.probs_quantizer(probs), p=dropout)
+        context = matmul(probs, value)
+    else:
+        context, probs = rounded_product(quantized.probs_quantizer, probs, value)
     return context.transpose(1, 2).contiguous(), probs
 
 

@@ -19,7 +19,7 @@ IntArrays = dict[str, NDArray[np.int64]]
 Numbers = dict[str, NDArray[np.generic]]
 Entry = TypeVar("Entry")
 
-TARGETS = frozenset({"labels", "start_positions", "end_positions"})
+TARGETS = frozenset({"labels", "start_positions", "end_positions", "next_sentence_label", "sentence_order_label"})
 """What transformers' heads call what they are scored against; all else is an input."""
 
 
@@ -68,6 +68,15 @@ def drop_targets(batch: Mapping[str, Entry]) -> dict[str, Entry]:
     {'input_ids': 1}
     """
     return {name: value for name, value in batch.items() if name not in TARGETS}
+
+
+def has_targets(batch: Mapping[str, object]) -> bool:
+    """Whether a batch, or a row, has anything to be scored against.
+
+    >>> has_targets({"input_ids": [1]}), has_targets({"input_ids": [1], "labels": 0})
+    (False, True)
+    """
+    return not TARGETS.isdisjoint(batch)
 
 
 def pad_features(features: Sequence[Feature], *, pad_token_id: int) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Checkpoints on disk: Hugging Face folders, float or quantized, read as data only and written whole."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from qat.families import find_family
 from qat.huggingface import OUR_METHODS, QDQConfig
 from qat.quiet import quiet_transformers
 from qat.structure import STRUCTURE_METHOD, StructureConfig, needs_structure
-from qat.tasks import Task
+from qat.tasks import Task, list_tasks
 
 _CARD = """---
 library_name: transformers
@@ -98,13 +98,16 @@ def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
     """The checkpoint in ``folder`` with ``task``'s head, in FP32, every weight and range read from the folder.
 
     Raises:
-        CheckpointError: no checkpoint, an unknown family, a broken file, weights or ranges that are missing.
+        CheckpointError: no checkpoint, an unknown family or one without that head, a broken file, weights or ranges
+            that are missing.
     """
     folder = Path(folder)
     config = read_config(folder)
-    with torch.device("meta"), quiet_transformers():
-        head = _build(folder, task, config)
-    return _load(folder, config, type(head), wanted=task.name)[0]
+    head = require_head(config, task, folder=folder)
+    loaded, _ = _load(folder, config, head, wanted=task.name, optional=task.optional_weights)
+    task.adopt(loaded.model.config, folder)
+    task.prepare(loaded.model)
+    return loaded
 
 
 def load_whole(folder: Path | str) -> Checkpoint:
@@ -133,16 +136,13 @@ def load_whole(folder: Path | str) -> Checkpoint:
     return loaded
 
 
-def _build(folder: Path, task: Task, config: PreTrainedConfig) -> PreTrainedModel:
-    try:
-        model: PreTrainedModel = task.auto_class.from_config(config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise _cannot_load(folder, task.name, error) from error
-    return model
-
-
 def _load(
-    folder: Path, config: PreTrainedConfig, head: type[PreTrainedModel], *, wanted: str
+    folder: Path,
+    config: PreTrainedConfig,
+    head: type[PreTrainedModel],
+    *,
+    wanted: str,
+    optional: Sequence[str] = (),
 ) -> tuple[Checkpoint, list[str]]:
     """The checkpoint, and the weights it holds beside those of ``head``."""
     kept = find_format(folder)
@@ -160,7 +160,8 @@ def _load(
     except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
         raise _cannot_load(folder, wanted, error) from error
     model.config.name_or_path = str(folder)
-    require_complete(folder, wanted, info, model)
+    missing = [name for name in info["missing_keys"] if not any(part in name for part in optional)]
+    require_complete(folder, wanted, {**info, "missing_keys": missing}, model)
     unexpected = sorted(info["unexpected_keys"])
     left_over = tuple(name for name in unexpected if is_range(name))
     return Checkpoint(folder=folder, model=model, tokenizer=tokenizer, left_over=left_over), unexpected
@@ -181,6 +182,21 @@ def _describe_pickle(folder: Path, said: str) -> str:
         f"{folder} holds PyTorch weights that are damaged or something else under their name: download the file "
         "again, or give a checkpoint saved as model.safetensors"
     )
+
+
+def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> type[PreTrainedModel]:
+    """The class of a checkpoint's family with the task's head.
+
+    Raises:
+        CheckpointError: it has none; names those it has.
+    """
+    found = task.find_class(type(config))
+    if found is None:
+        there = [each.name for each in list_tasks() if each.find_class(type(config)) is not None]
+        raise CheckpointError(
+            f"{folder} is a {config.model_type} and has no head for {task.name}: expected one of {', '.join(there)}"
+        )
+    return found
 
 
 def save_pretrained(model: PreTrainedModel, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """``qdq finetune``: a calibrated checkpoint is trained on with its quantizers in place."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,11 @@ import typer
 from transformers import PreTrainedModel
 
 from qat.artefacts import require_writable
+from qat.batches import has_targets
 from qat.checkpoint import Checkpoint, load_checkpoint, read_config
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
-from qat.errors import CheckpointError
+from qat.errors import CheckpointError, DataError
 from qat.finetune import Finetuning
 from qat.finetune_settings import FinetuneSettings
 from qat.finetune_stage import Facts, FinetuneStage, checkpoints_beside, finetune_checkpoint
@@ -28,7 +30,7 @@ from qat.options import (
 )
 from qat.processes import rank
 from qat.recipe import validate_settings
-from qat.scoring import infer_with, score_rows
+from qat.scoring import infer_with, refer_rows, score_rows
 from qat.settings import parse_overrides, require_stages
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
@@ -69,12 +71,17 @@ def finetune_command(
         record = replace(record, max_length=max_length)
     encoded = encode_rows(loaded, found, record, data, limit)
     held = None if evaluation is None else encode_rows(loaded, found, record, evaluation, limit)
+    if teacher is None and not has_targets(encoded[0]):
+        raise DataError(f"{found.name} has no labels to learn: add --teacher with the float checkpoint")
     require_writable(out)
+    lesson = None if teacher is None else load_teacher(teacher, found, loaded)
+    if held is not None and lesson is not None:
+        held = refer_rows(infer_with(lesson), held, found, pad_token_id=int(loaded.tokenizer.pad_token_id or 0))
     stage = FinetuneStage(
         settings=chosen,
-        teacher=None if teacher is None else load_teacher(teacher, found, loaded),
+        teacher=lesson,
         run=TrainingRun(checkpoints_beside(out), resume),
-        score=dict if held is None else lambda: _score(loaded, found, held),
+        score=dict if held is None else partial(_score, loaded, found, held),
     )
     inputs = {"checkpoint": checkpoint, "data": data, **({} if evaluation is None else {"eval": evaluation})}
     with show_progress("fine-tune") as advance:
@@ -132,7 +139,7 @@ def load_quantized(folder: Path, task: str | None) -> tuple[Checkpoint, Task, Ta
     if getattr(config, "quantization_config", None) is None:
         raise CheckpointError(f"{folder} is a float checkpoint: run qdq calibrate on it first")
     record = read_task_record(config, folder=folder, given=task)
-    found = find_task(record.name)
+    found = find_task(record.name).settle(config)
     return load_checkpoint(folder, found), found, record
 
 

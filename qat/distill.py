@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from qat.answers import OVER_TOKENS, is_distribution, name_answers
+from qat.answers import has_independent_labels, is_distribution, name_answers, read_answers
 from qat.errors import CheckpointError
 from qat.families import find_family
 from qat.residual_stream import Gain
@@ -54,7 +54,7 @@ def teaching_loss(
     student: PreTrainedModel,
     given: Mapping[str, Any],
     wanted: Mapping[str, Any],
-    mask: Tensor | None,
+    batch: Mapping[str, Tensor],
     distillation: Distillation,
 ) -> tuple[Tensor, Tensor]:
     """The distance of the answers, and what hidden states and attention add to the loss.
@@ -63,14 +63,14 @@ def teaching_loss(
         student: the quantized model, for its family and the units of its residual stream.
         given: its outputs.
         wanted: the teacher's.
-        mask: 1 for real tokens, ``(batch, tokens)``; None where all are.
+        batch: what both were given, with its labels where it has any.
         distillation: the weights.
 
     Raises:
         CheckpointError: a teacher of other sizes.
     """
-    kind = getattr(student.config, "problem_type", None)
-    answers = answer_distance(given, wanted, mask, distillation.temperature, independent=kind == _MULTI_LABEL)
+    independent, mask = has_independent_labels(student.config), batch.get("attention_mask")
+    answers = answer_distance(given, wanted, batch, distillation.temperature, independent=independent)
     inner = answers.new_zeros(())
     if distillation.hidden:
         inner = inner + distillation.hidden * hidden_distance(
@@ -82,35 +82,45 @@ def teaching_loss(
     return answers, inner
 
 
-_MULTI_LABEL = "multi_label_classification"
-
-
 def answer_distance(
-    given: Mapping[str, Any], wanted: Mapping[str, Any], mask: Tensor | None, temperature: float, *, independent: bool
+    given: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    batch: Mapping[str, Tensor],
+    temperature: float,
+    *,
+    independent: bool,
 ) -> Tensor:
-    """The mean distance of all logits in the outputs of student and teacher.
+    """The mean distance of all logits in the outputs of student and teacher, of the answers that count.
 
-    Positions of an answer span are one distribution over the real tokens; a label a token counts for real tokens; a
-    single logit is a number, compared by its square; independent labels are one distribution each.
+    Positions of an answer span are one distribution over the real tokens; a single logit is a number, compared by its
+    square; independent labels are one distribution each.
     """
-    parts = []
     for name in name_answers(wanted):
-        student, teacher = given[name].float(), wanted[name].float()
-        _require_alike(name, [student], [teacher])
-        if name in OVER_TOKENS and mask is not None:
-            lowest = torch.finfo(torch.float32).min / 2
-            student, teacher = (x.masked_fill(mask == 0, lowest) for x in (student, teacher))
-        elif student.dim() == 3:
-            real = slice(None) if mask is None else mask.flatten().bool()
-            student, teacher = (x.flatten(0, 1)[real] for x in (student, teacher))
-        if not is_distribution(name, student):
-            parts.append(functional.mse_loss(student, teacher))
-        elif independent:
-            pairs = [torch.stack((x, torch.zeros_like(x)), dim=-1).flatten(0, -2) for x in (student, teacher)]
-            parts.append(distillation_loss(pairs[0], pairs[1], temperature))
-        else:
-            parts.append(distillation_loss(student, teacher, temperature))
+        _require_alike(name, [given[name]], [wanted[name]])
+    student, teacher = (read_answers(output, batch, independent=independent) for output in (given, wanted))
+    parts = [
+        distillation_loss(student[name], x, temperature)
+        if is_distribution(name, x)
+        else number_distance(name, student[name], x)
+        for name, x in teacher.items()
+    ]
     return torch.stack(parts).mean()
+
+
+def number_distance(name: str, student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of numbers; of vectors the squared length of it over that of the teacher's.
+
+    Of vectors of length 1 that is twice what their cosine lacks to 1.
+
+    >>> float(number_distance("sentence_embedding", torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]])))
+    0.6399999856948853
+    >>> float(number_distance("logits", torch.tensor([[3.0]]), torch.tensor([[5.0]])))
+    4.0
+    """
+    if name.endswith("logits"):
+        return functional.mse_loss(student, teacher)
+    apart, lengths = ((x.square()).sum(dim=-1) for x in (student - teacher, teacher))
+    return (apart / lengths.clamp(min=torch.finfo(torch.float32).tiny)).mean()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -15,6 +15,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from qat.errors import CheckpointError, suggest
+from qat.pooling import read_pooling, set_pooling
 from qat.quantizer import named_quantizers, quantizers_without_range
 from qat.recipe import Recipe
 from qat.residual_stream import Gain, reset_gain
@@ -119,6 +120,9 @@ class QDQHfQuantizer(HfQuantizer):
         for module in model.modules():
             if isinstance(module, Gain) and not getattr(module.gain, "_is_hf_initialized", False):
                 reset_gain(module, len(module.gain))
+        pooling = read_pooling(model.config)
+        if pooling is not None:
+            set_pooling(model, pooling)
         return model
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[Mapping[str, Tensor] | None, dict[str, str]]:

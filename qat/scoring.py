@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from qat.batches import Batch, IntArrays, iterate_batches, restore_order
 from qat.errors import RangeError
-from qat.tasks.base import Encoded, Task
+from qat.tasks.base import Answers, Encoded, Task
 
 Progress = Callable[[int, int], None]
-Infer = Callable[[IntArrays], Mapping[str, NDArray[Any]]]
+Infer = Callable[[IntArrays], Answers]
 """The answers to one batch of padded inputs, by field."""
 
 
@@ -27,7 +27,8 @@ class Accuracy:
         value: the headline.
         metrics: every metric by name, the headline first.
         n: how many answers they are over.
-        outputs: the answers by field, ``(rows, ...)`` in the order of the rows, not a number where there is no token.
+        outputs: what the task kept of the answers, ``(rows, ...)`` in the order of the rows, not a number where there
+            is none.
     """
 
     task: str
@@ -61,31 +62,48 @@ def score_rows(
         DataError: no rows, or rows without labels.
         RangeError: answers that are not finite.
     """
-    parts: dict[str, list[tuple[Batch, NDArray[np.float32]]]] = {name: [] for name in task.outputs}
+    outputs = answer_rows(infer, rows, task, pad_token_id=pad_token_id, batch_size=batch_size, progress=progress)
+    return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
+
+
+def answer_rows(
+    infer: Infer,
+    rows: Encoded,
+    task: Task,
+    *,
+    pad_token_id: int,
+    batch_size: int = 64,
+    progress: Progress = lambda done, rows: None,
+) -> dict[str, NDArray[np.float32]]:
+    """What the task keeps of the answers to every row, in the order of the rows.
+
+    Raises:
+        RangeError: answers that are not finite.
+    """
+    parts: dict[str, list[tuple[Batch, NDArray[np.float32]]]] = {}
     done = broken = 0
     for batch in iterate_batches(rows, batch_size=batch_size, pad_token_id=pad_token_id, order="length"):
-        answers = infer(batch.inputs)
         wrong = np.zeros(len(batch.index), np.bool_)
-        for name, kept in parts.items():
-            output = answers[name].astype(np.float32)
-            real = _real_entries(output, batch, per_token=task.per_token)
-            wrong |= (real & ~np.isfinite(output)).reshape(len(output), -1).any(axis=1)
-            kept.append((batch, np.where(real, output, np.float32(np.nan))))
+        for name, (values, there) in task.keep(infer(batch.inputs), batch.inputs | batch.targets).items():
+            wrong |= (there & ~np.isfinite(values)).reshape(len(values), -1).any(axis=1)
+            parts.setdefault(name, []).append((batch, np.where(there, values, np.nan).astype(np.float32)))
         broken += int(wrong.sum())
         done += len(batch.index)
         progress(done, len(rows))
     if broken:
         raise RangeError(f"{broken} of {len(rows)} rows have answers that are not finite: nothing can be scored")
-    outputs = {name: restore_order(kept) for name, kept in parts.items()}
-    return Accuracy(task=task.name, metrics=task.score(outputs, rows), n=rows.scored, outputs=outputs)
+    return {name: restore_order(kept) for name, kept in parts.items()}
 
 
-def _real_entries(output: NDArray[Any], batch: Batch, *, per_token: bool) -> NDArray[np.bool_]:
-    """Which entries of an output were computed for a token, a mask that broadcasts."""
-    if not per_token:
-        return np.ones((1,) * output.ndim, np.bool_)
-    mask: NDArray[np.bool_] = batch.inputs["attention_mask"] != 0
-    return mask.reshape(mask.shape + (1,) * (output.ndim - mask.ndim))
+def refer_rows(infer: Infer, rows: Encoded, task: Task, *, pad_token_id: int, batch_size: int = 64) -> Encoded:
+    """The rows as they are scored: where what a float model answers is right, with what ``infer`` answers.
+
+    Raises:
+        RangeError: answers that are not finite.
+    """
+    if not task.refers:
+        return rows
+    return task.refer(rows, answer_rows(infer, rows, task, pad_token_id=pad_token_id, batch_size=batch_size))
 
 
 def infer_with(model: PreTrainedModel) -> Infer:

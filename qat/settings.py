@@ -6,7 +6,7 @@ from typing import Any
 
 from qat.errors import RecipeError, suggest
 
-NAMESPACES = ("weights", "calibration", "finetune", "export", "build")
+NAMESPACES = ("task", "weights", "calibration", "finetune", "export", "build")
 _OF_RECIPE = {"": "weights", "bits": "weight_bits"}
 """What ``weights`` and ``weights.bits`` are called in a recipe."""
 

@@ -54,7 +54,7 @@ def split_outlier_neurons(model: PreTrainedModel) -> tuple[SplitBlock, ...]:
         return ()
     for (_, first, second), count in zip(blocks, copies, strict=True):
         _repeat_neurons(first, second, count)
-    model.config.intermediate_size += ALIGNMENT
+    setattr(model.config, family.neurons, getattr(model.config, family.neurons) + ALIGNMENT)
     return found
 
 

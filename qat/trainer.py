@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qat.batches import drop_targets
+from qat.batches import drop_targets, has_targets
 from qat.distill import Distillation, prepare_teacher, requested_outputs, teaching_loss
 from qat.errors import DataError, RangeError
 from qat.huggingface import quantization_config
@@ -37,8 +37,9 @@ class TeachingTrainer(Trainer):
         if teacher is not None:
             self.teacher = prepare_teacher(teacher, self.distillation)
             nn.Module.to(self.teacher, self.args.device)
-            # both shares are means over a batch: Trainer must not scale one by the number of processes or micro-batches
-            self.model_accepts_loss_kwargs = False
+        # losses are means over a batch, the heads' too, whatever their signatures say: Trainer must not take them for
+        # sums over all processes and micro-batches
+        self.model_accepts_loss_kwargs = False
 
     def compute_loss(
         self,
@@ -54,16 +55,36 @@ class TeachingTrainer(Trainer):
             DataError: a label the head does not have.
         """
         _require_labels(self.inner, inputs)
+        labelled = has_targets(inputs)
         if self.teacher is None:
+            _require_lesson(labelled=labelled)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         asked = {**inputs, **requested_outputs(self.distillation)}
-        loss, outputs = super().compute_loss(model, asked, True, num_items_in_batch)
+        if labelled:
+            loss, outputs = super().compute_loss(model, asked, True, num_items_in_batch)
+        else:
+            loss, outputs = torch.zeros((), device=self.args.device), model(**asked)
         with torch.no_grad():
             wanted = self.teacher(**drop_targets(asked))
-        answers, inner = teaching_loss(self.inner, outputs, wanted, inputs.get("attention_mask"), self.distillation)
-        share = self.distillation.answers
+        answers, inner = teaching_loss(self.inner, outputs, wanted, inputs, self.distillation)
+        share = self.distillation.answers if labelled else 1.0
         loss = (1 - share) * loss + share * answers + inner
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,  # noqa: FBT001  Trainer's own signature
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        """As Trainer's; of rows without labels the loss alone, which Trainer takes for one it cannot have."""
+        if has_targets(inputs):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        given: Any = self._prepare_inputs(cast(Any, inputs))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss: Tensor = self.compute_loss(model, given)
+        return loss.mean().detach(), None, None
 
     @property
     def inner(self) -> PreTrainedModel:
@@ -147,6 +168,13 @@ def _require_labels(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     if len(wrong):
         raise DataError(
             f"label {int(wrong[0])} is not one of the {count} of the model's head: expected 0 to {count - 1}"
+        )
+
+
+def _require_lesson(*, labelled: bool) -> None:
+    if not labelled:
+        raise DataError(
+            "the rows have no labels, and there is no teacher to learn from instead: give the float checkpoint"
         )
 
 

@@ -14,9 +14,15 @@ from transformers import (
     BertTokenizer,
     ConvBertConfig,
     ConvBertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     SqueezeBertConfig,
     SqueezeBertForSequenceClassification,
 )
@@ -156,11 +162,65 @@ def tiny_squeezebert(
     return model
 
 
+def tiny_roberta(num_labels: int = 3, seed: int = 0) -> RobertaForSequenceClassification:
+    """A RoBERTa of hidden size 32 with 4 heads, in evaluation mode; padding has number 0, so position 0 is its own."""
+    config = RobertaConfig(
+        vocab_size=len(_VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH + 1,
+        type_vocab_size=2,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    _name_labels(config, num_labels)
+    model = RobertaForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
+def tiny_electra(num_labels: int = 3, seed: int = 0, *, embedding_size: int = 16) -> ElectraForSequenceClassification:
+    """An ELECTRA of hidden size 32 with 4 heads, in evaluation mode."""
+    config = ElectraConfig(
+        vocab_size=len(_VOCABULARY),
+        embedding_size=embedding_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH,
+    )
+    _name_labels(config, num_labels)
+    model = ElectraForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
+def tiny_distilbert(num_labels: int = 3, seed: int = 0) -> DistilBertForSequenceClassification:
+    """A DistilBERT of hidden size 32 with 4 heads, in evaluation mode."""
+    config = DistilBertConfig(
+        vocab_size=len(_VOCABULARY), dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=MAX_LENGTH
+    )
+    _name_labels(config, num_labels)
+    model = DistilBertForSequenceClassification(config)
+    spread_weights(model, seed)
+    nn.Module.eval(model)
+    return model
+
+
 TINY_MODELS: Mapping[str, Callable[[], PreTrainedModel]] = {
     "bert": tiny_bert,
     "albert": tiny_albert,
     "convbert": tiny_convbert,
     "squeezebert": tiny_squeezebert,
+    "roberta": tiny_roberta,
+    "electra": tiny_electra,
+    "distilbert": tiny_distilbert,
 }
 """The tiny model of every family; a new family's entry here puts it into the tests that all families pass."""
 

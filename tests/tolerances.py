@@ -64,9 +64,17 @@ MODELOPT_MSE_RANGE = Tolerance(2.0 ** (1 / 16), "a ratio: our ranges lie 4 % apa
 MODELOPT_MSE = Tolerance(1.03, "squared error of the best of our ranges by that of ModelOpt's denser ones")
 CORRELATION = Tolerance(1e-9, "correlations of at most twenty ranks in FP64, their sums in another order")
 HEAD_METRIC = Tolerance(0.1, "one flipped tie changes one answer of 24, in a metric of precision and recall both")
+PERPLEXITY = Tolerance(1e-2, "relative, where it is in the hundreds: one flipped tie moves the logits of one row of 24")
+POOLED = Tolerance(1e-5, "FP32 sums of at most 500 tokens and 384 channels against the FP64 definition")
+POOLED_FP16 = Tolerance(
+    2e-3, "the same in FP16: of 500 products and their sum, four roundings of 2^-11 of values below 1"
+)
 ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
 FORMULA = Tolerance(1e-5, "the contract's figure: FP32 sums of at most 64 terms against the formula in FP64")
 HEAD_DIFFERENCE = Tolerance(
     1e-5, "relative: central differences in FP64 with a step of 1e-4, whose error is its square"
 )
+LIKELIHOOD = Tolerance(1e-5, "relative: FP32 log-likelihoods of a vocabulary of 50 to 200, summed in another order")
+MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard errors or more")
+PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")

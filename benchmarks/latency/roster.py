@@ -118,7 +118,7 @@ def _quantize(setting: Setting, recipe: str, folder: Path) -> Iterator[tuple[str
         recipe=Recipe.load(recipe).for_target("onnxruntime"),
         target="onnxruntime",
         settings=CalibrationSettings(method="percentile", samples=setting.texts),
-        record=TaskRecord.of(task, {}, None, rows),
+        record=TaskRecord.of(task, {}, None, rows, checkpoint.model.config),
         batch_size=_BATCH,
     )
     calibrate_checkpoint(checkpoint, rows, stage, out=folder / recipe, inputs={"data": setting.data})

@@ -85,7 +85,7 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     record = read_task_record(config, folder=folder, given=task)
     return Artefact(
         runner=load_runner(path, task=task, optimized=optimized),
-        task=find_task(record.name),
+        task=find_task(record.name).settle(config),
         tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         config=config,
         columns=record.columns,

@@ -77,6 +77,11 @@ class LayerPlan:
     float_parts: tuple[FloatPart, ...] = ()
 
 
+def longest_positions(config: PreTrainedConfig) -> int:
+    """A token for every position a configuration has."""
+    return int(config.max_position_embeddings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A model family: how its layers are taken over and what lies in them.
@@ -98,6 +103,8 @@ class Family:
         relative: float attention class to the one with relative positions, empty where the family never had them.
         heads: where the heads of a layer are; None where they cannot be taken out.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
+        longest: the most tokens a row can have, from the configuration.
+        neurons: what configurations call the width of the feed-forward blocks.
     """
 
     model_type: str
@@ -113,6 +120,8 @@ class Family:
     heads: HeadPlan | None = None
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
     attention_output: Literal["probabilities", "scores"] = "probabilities"
+    longest: Callable[[PreTrainedConfig], int] = longest_positions
+    neurons: str = "intermediate_size"
 
     def layers(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
         """Every encoder layer of a model with its path."""
@@ -150,6 +159,16 @@ def find_family(model_type: str) -> Family:
     if model_type not in _FAMILIES:
         raise CheckpointError(f"model family '{model_type}' is not supported: {suggest(model_type, _FAMILIES)}")
     return _FAMILIES[model_type]
+
+
+def longest_row(config: PreTrainedConfig) -> int:
+    """The most tokens a row of a model can have."""
+    return find_family(config.model_type).longest(config)
+
+
+def list_families() -> list[Family]:
+    """Every family, by its ``model_type``."""
+    return [_FAMILIES[name] for name in sorted(_FAMILIES)]
 
 
 def in_encoder_layer(path: str) -> bool:
@@ -237,6 +256,12 @@ class Block:
     readers: tuple[str, ...]
     addend: str
     norm: str
+
+
+def find_first_writer(root: str, model: PreTrainedModel) -> str:
+    """What writes the stream first: the embeddings' normalization, or their projection where they are narrower."""
+    projection = f"{root}embeddings_project"
+    return projection if projection in dict(model.named_modules()) else f"{root}embeddings.LayerNorm"
 
 
 def chain_stream(first: str, blocks: Sequence[Block]) -> tuple[StreamTensor, ...]:

@@ -1,10 +1,10 @@
-"""BERT: what QDQBERT was, on transformers' own modules."""
+"""BERT: what QDQBERT was, on transformers' own modules; and the families whose layers are BERT's."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.bert.modeling_bert import (
     BertAttention,
     BertLayer,
@@ -13,7 +13,6 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
-from qat.attention import QuantAttention, require_quantized_attention
 from qat.errors import CheckpointError
 from qat.families.base import (
     Block,
@@ -23,31 +22,29 @@ from qat.families.base import (
     chain_stream,
     distance_parts,
     feed_forward_input,
+    find_first_writer,
     hidden_input,
     linear_input,
     linear_output,
     linear_product,
+    longest_positions,
     register_family,
+)
+from qat.families.blocks import (
+    QuantizesAttention,
+    QuantizesFeedForward,
+    QuantizesInput,
+    QuantizesResidual,
+    Slotted,
 )
 from qat.layers import QuantLinear
 from qat.pruned_heads import bert_like_heads
-from qat.quantizer import Slot
 from qat.relative_positions import RelativePositions
 from qat.residual_stream import StreamNorm, StreamTensor
 
 
-class QuantBertSelfAttention(QuantAttention, BertSelfAttention):
-    """Self-attention that quantizes q, k, v and the probabilities, and its input where only q, k and v read it."""
-
-    hidden_quantizer: Slot
-
-    # upstream's annotation says one tensor, it returns two
-    def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """As the float module's."""
-        require_quantized_attention(self.config._attn_implementation)
-        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+class QuantBertSelfAttention(QuantizesAttention, BertSelfAttention):
+    """Self-attention."""
 
 
 class RelativeBertSelfAttention(RelativePositions, BertSelfAttention):
@@ -62,46 +59,20 @@ class QuantRelativeBertSelfAttention(RelativePositions, QuantBertSelfAttention):
     scaled_distances = True
 
 
-class QuantBertAttention(BertAttention):
-    """The attention block; quantizes its input once for q, k, v and the residual."""
-
-    hidden_quantizer: Slot
-
-    def forward(  # type: ignore[override]
-        self, hidden_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """As the float module's."""
-        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+class QuantBertAttention(QuantizesInput, BertAttention):
+    """The attention block."""
 
 
-class QuantBertSelfOutput(BertSelfOutput):
-    """The first residual add, with a quantizer of its own for the residual where nothing is shared."""
-
-    residual_quantizer: Slot
-
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        """As the float module's."""
-        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
+class QuantBertSelfOutput(QuantizesResidual, BertSelfOutput):
+    """The first residual add."""
 
 
-class QuantBertOutput(BertOutput):
-    """The second residual add, likewise."""
-
-    residual_quantizer: Slot
-
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        """As the float module's."""
-        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
+class QuantBertOutput(QuantizesResidual, BertOutput):
+    """The second residual add."""
 
 
-class QuantBertLayer(BertLayer):
-    """The layer; quantizes the FFN's input once for its first GEMM and the residual."""
-
-    ffn_quantizer: Slot
-
-    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
-        """As the float module's."""
-        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))  # type: ignore[no-untyped-call]
+class QuantBertLayer(QuantizesFeedForward, BertLayer):
+    """The layer."""
 
 
 def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
@@ -137,7 +108,7 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
 
 
 def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
-    """The stream from the embeddings to the last layer's second normalization."""
+    """The stream from the embeddings, or their projection, to the last layer's second normalization."""
     blocks = []
     for name in layers:
         attention = f"{name}.attention"
@@ -151,44 +122,51 @@ def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTe
                 norm=f"{name}.output.LayerNorm",
             ),
         ]
-    return chain_stream(f"{layers[0].rsplit('encoder.', 1)[0]}embeddings.LayerNorm", blocks)
+    return chain_stream(find_first_writer(layers[0].rsplit("encoder.", 1)[0], model), blocks)
 
 
-_ATTENTION_SLOTS = (
-    "hidden_quantizer",
-    "query_quantizer",
-    "key_quantizer",
-    "value_quantizer",
-    "probs_quantizer",
-)
+def bert_family(
+    model_type: str,
+    layer: type[nn.Module],
+    blocks: Mapping[type[nn.Module], type[Slotted]],
+    longest: Callable[[PreTrainedConfig], int] = longest_positions,
+) -> Family:
+    """A family whose layers are BERT's but for the names of their classes.
 
-BERT = register_family(
-    Family(
-        model_type="bert",
-        layer=BertLayer,
+    Args:
+        model_type: of its configurations.
+        layer: the float class of a layer.
+        blocks: float class to quantized class, that of the layer among them.
+        longest: as in ``Family``.
+    """
+    return Family(
+        model_type=model_type,
+        layer=layer,
         layer_pattern=r"\bencoder\.layer\.\d+\b",
-        swaps={
-            nn.Linear: QuantLinear,
-            nn.LayerNorm: StreamNorm,
-            BertSelfAttention: QuantBertSelfAttention,
-            RelativeBertSelfAttention: QuantRelativeBertSelfAttention,
-            BertAttention: QuantBertAttention,
-            BertSelfOutput: QuantBertSelfOutput,
-            BertOutput: QuantBertOutput,
-            BertLayer: QuantBertLayer,
-        },
-        slots={
-            QuantBertSelfAttention: _ATTENTION_SLOTS,
-            QuantRelativeBertSelfAttention: _ATTENTION_SLOTS,
-            QuantBertAttention: ("hidden_quantizer",),
-            QuantBertSelfOutput: ("residual_quantizer",),
-            QuantBertOutput: ("residual_quantizer",),
-            QuantBertLayer: ("ffn_quantizer",),
-        },
-        relative={BertSelfAttention: RelativeBertSelfAttention},
-        heads=bert_like_heads("attention.self", "attention.output.dense"),
+        swaps={nn.Linear: QuantLinear, nn.LayerNorm: StreamNorm, **blocks},
+        slots={block: block.slots for block in blocks.values()},
         plan=plan_layer,
         stream=plan_stream,
+        heads=bert_like_heads("attention.self", "attention.output.dense"),
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
+        longest=longest,
+    )
+
+
+BERT = register_family(
+    replace(
+        bert_family(
+            "bert",
+            BertLayer,
+            {
+                BertSelfAttention: QuantBertSelfAttention,
+                RelativeBertSelfAttention: QuantRelativeBertSelfAttention,
+                BertAttention: QuantBertAttention,
+                BertSelfOutput: QuantBertSelfOutput,
+                BertOutput: QuantBertOutput,
+                BertLayer: QuantBertLayer,
+            },
+        ),
+        relative={BertSelfAttention: RelativeBertSelfAttention},
     )
 )

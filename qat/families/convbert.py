@@ -6,7 +6,6 @@ the probabilities where dropout gets them.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -30,12 +29,14 @@ from qat.families.base import (
     Reader,
     chain_stream,
     feed_forward_input,
+    find_first_writer,
     hidden_input,
     linear_input,
     linear_output,
     linear_product,
     register_family,
 )
+from qat.families.blocks import QuantizesFeedForward, QuantizesInput, QuantizesResidual
 from qat.grouped_linear import QuantGroupedLinear
 from qat.layers import SLOTS, HoldingWeights, QuantConv1d, QuantLinear
 from qat.pruned_heads import HeadPlan, HeadSlice, bert_like_heads
@@ -56,54 +57,24 @@ class QuantConvBertDropout(nn.Dropout):
         return super().forward(self.probs_quantizer(input))
 
 
-class QuantConvBertSelfAttention(HoldingWeights, ConvBertSelfAttention):
+class QuantConvBertSelfAttention(QuantizesInput, HoldingWeights, ConvBertSelfAttention):
     """The mixed attention; quantizes its input where only the projections read it."""
 
-    hidden_quantizer: Slot
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """As the float module's."""
-        return cast("tuple[Tensor, Tensor]", super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs))
+class QuantConvBertAttention(QuantizesInput, ConvBertAttention):
+    """The attention block; its input is read by the projections, the convolution and the residual."""
 
 
-class QuantConvBertAttention(ConvBertAttention):
-    """The attention block; quantizes its input once for the projections, the convolution and the residual."""
-
-    hidden_quantizer: Slot
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As the float module's."""
-        return super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
+class QuantConvBertSelfOutput(QuantizesResidual, ConvBertSelfOutput):
+    """The first residual add."""
 
 
-class QuantConvBertSelfOutput(ConvBertSelfOutput):
-    """The first residual add, with a quantizer of its own for the residual where nothing is shared."""
-
-    residual_quantizer: Slot
-
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        """As the float module's."""
-        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
+class QuantConvBertOutput(QuantizesResidual, ConvBertOutput):
+    """The second residual add."""
 
 
-class QuantConvBertOutput(ConvBertOutput):
-    """The second residual add, likewise."""
-
-    residual_quantizer: Slot
-
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        """As the float module's."""
-        return super().forward(hidden_states, self.residual_quantizer(input_tensor))
-
-
-class QuantConvBertLayer(ConvBertLayer):
-    """The layer; quantizes the FFN's input once for its first GEMM and the residual."""
-
-    ffn_quantizer: Slot
-
-    def feed_forward_chunk(self, attention_output: Tensor) -> Tensor:
-        """As the float module's."""
-        return cast(Tensor, super().feed_forward_chunk(self.ffn_quantizer(attention_output)))  # type: ignore[no-untyped-call]
+class QuantConvBertLayer(QuantizesFeedForward, ConvBertLayer):
+    """The layer."""
 
 
 def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
@@ -159,9 +130,7 @@ def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTe
                 norm=f"{name}.output.LayerNorm",
             ),
         ]
-    root = layers[0].rsplit("encoder.", 1)[0]
-    projected = model.config.embedding_size != model.config.hidden_size
-    return chain_stream(f"{root}embeddings_project" if projected else f"{root}embeddings.LayerNorm", blocks)
+    return chain_stream(find_first_writer(layers[0].rsplit("encoder.", 1)[0], model), blocks)
 
 
 def require_supported(config: PreTrainedConfig) -> None:
@@ -227,11 +196,11 @@ CONVBERT = register_family(
         slots={
             QuantGroupedLinear: SLOTS,
             QuantConvBertDropout: ("probs_quantizer",),
-            QuantConvBertSelfAttention: ("hidden_quantizer",),
-            QuantConvBertAttention: ("hidden_quantizer",),
-            QuantConvBertSelfOutput: ("residual_quantizer",),
-            QuantConvBertOutput: ("residual_quantizer",),
-            QuantConvBertLayer: ("ffn_quantizer",),
+            QuantConvBertSelfAttention: QuantConvBertSelfAttention.slots,
+            QuantConvBertAttention: QuantConvBertAttention.slots,
+            QuantConvBertSelfOutput: QuantConvBertSelfOutput.slots,
+            QuantConvBertOutput: QuantConvBertOutput.slots,
+            QuantConvBertLayer: QuantConvBertLayer.slots,
         },
         heads=_HEADS,
         plan=plan_layer,

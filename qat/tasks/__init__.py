@@ -2,12 +2,16 @@
 
 from qat.errors import DataError, suggest
 from qat.tasks.base import Task
+from qat.tasks.feature_extraction import FeatureExtraction
+from qat.tasks.fill_mask import FillMask
 from qat.tasks.multiple_choice import MultipleChoice
+from qat.tasks.next_sentence_prediction import NextSentencePrediction
+from qat.tasks.pretraining import Pretraining
 from qat.tasks.question_answering import QuestionAnswering
 from qat.tasks.text_classification import TextClassification
 from qat.tasks.token_classification import TokenClassification
 
-__all__ = ["Task", "find_task", "register_task"]
+__all__ = ["Task", "find_task", "list_tasks", "register_task"]
 
 _TASKS: dict[str, Task] = {}
 
@@ -37,7 +41,16 @@ def find_task(name: str) -> Task:
     return _TASKS[name]
 
 
+def list_tasks() -> list[Task]:
+    """Every task, by name."""
+    return [_TASKS[name] for name in sorted(_TASKS)]
+
+
+register_task(FeatureExtraction())
+register_task(FillMask())
 register_task(MultipleChoice())
+register_task(NextSentencePrediction())
+register_task(Pretraining())
 register_task(QuestionAnswering())
 register_task(TextClassification())
 register_task(TokenClassification())

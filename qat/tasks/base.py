@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows, load_rows
-from qat.errors import DataError, suggest
+from qat.errors import DataError, RecipeError, suggest
 
 Value = list[int] | list[list[int]] | list[float] | int | float
 Feature = Mapping[str, Value]
@@ -23,8 +23,14 @@ A row of several sequences (multiple choice) has a list of such lists in their p
 IGNORED_LABEL = -100
 """What torch's cross entropy leaves out, and so what tokens that count nowhere are labelled."""
 
+Answers = Mapping[str, NDArray[Any]]
+"""What a model answers to one batch, by field of its output, ``(batch, ...)``."""
+
+Kept = tuple[NDArray[Any], NDArray[np.bool_]]
+"""Values of a batch that are scored, ``(batch, ...)``, and where there is one, a mask that broadcasts."""
+
 Outputs = Mapping[str, NDArray[np.floating]]
-"""A model's answers by field, ``(rows, ...)`` in the order of the rows; not a number where a row has no token."""
+"""What is scored, by name, ``(rows, ...)`` in the order of the rows; not a number where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +130,44 @@ class Task(ABC):
         columns: what it reads from a row.
         auto_class: the transformers class that loads a checkpoint with this task's head.
         outputs: the fields of the model's output that it scores; what an exported graph answers.
-        per_token: whether those have an entry for each token, ``(rows, tokens, ...)``.
+        token_outputs: those of them that have an entry for each token, ``(rows, tokens, ...)``.
         axes: of the model's inputs, as a batch has them.
+        kinds: the heads it tells apart under one class, as ``problem_type`` calls them; none where there is one.
+        optional_weights: parts of the names of weights that a checkpoint may lack, because no output depends on them.
+        refers: whether what a float model answers is what is right.
     """
 
     name: ClassVar[str]
     columns: ClassVar[Columns]
     auto_class: ClassVar[type[Any]]
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
-    per_token: ClassVar[bool] = False
+    token_outputs: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
+    kinds: ClassVar[tuple[str, ...]] = ()
+    optional_weights: ClassVar[tuple[str, ...]] = ()
+    refers: ClassVar[bool] = False
+
+    def configure(self, settings: Mapping[str, object]) -> Self:
+        """The task with these settings of its own.
+
+        Raises:
+            RecipeError: no such setting.
+        """
+        for name in settings:
+            raise RecipeError(f"--set task.{name}: {self.name} has no settings of its own")
+        return self
+
+    def settle(self, config: PreTrainedConfig) -> Self:
+        """The task with the settings that a quantized or exported checkpoint was made with, for its float original."""
+        return self
+
+    def adopt(self, config: PreTrainedConfig, folder: Path) -> PreTrainedConfig:
+        """``config``, with what the checkpoint's ``folder`` says of the task elsewhere written into it."""
+        return config
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        """``model``, made to answer as its configuration says."""
+        return model
 
     @abstractmethod
     def encode(
@@ -158,21 +192,46 @@ class Task(ABC):
             DataError: a missing column or value, an unknown label, a ``max_length`` the checkpoint does not take.
         """
 
+    def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
+        """What of a batch's answers is scored: all of them, of real tokens; less, where all would be too much to keep.
+
+        Args:
+            answers: by the names of ``outputs``.
+            given: the padded batch, with its labels.
+        """
+        mask = given["attention_mask"] != 0
+        return {
+            name: (answers[name], _spread(mask, answers[name]) if name in self.token_outputs else np.ones(1, np.bool_))
+            for name in self.outputs
+        }
+
     @abstractmethod
     def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
         """The metrics over all rows by name, the task's headline first.
 
         Args:
-            outputs: finite answers to the rows, by the names of ``outputs``.
+            outputs: what ``keep`` gave of all rows, finite.
             rows: as ``encode`` gave them, with labels.
 
         Raises:
             DataError: rows without labels.
         """
 
+    def refer(self, rows: Encoded, outputs: Outputs) -> Encoded:
+        """The rows with what the float model answered to them, where that is what is right."""
+        return rows
+
+    def name_outputs(self, config: PreTrainedConfig) -> tuple[str, ...]:
+        """The ``outputs`` of a checkpoint's head."""
+        return self.outputs
+
     @abstractmethod
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each answer whether two models that were given the same rows give the same one, shape ``(answers,)``."""
+
+    def find_class(self, config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+        """The transformers class with this head for a family's configuration; None where it has none."""
+        return cast("type[PreTrainedModel] | None", self.auto_class._model_mapping.get(config, None))
 
     def load(
         self,
@@ -209,6 +268,10 @@ class Task(ABC):
             if name not in there:
                 needs = f"{self.name} needs {', '.join(needed)}, the rows have {', '.join(there)}"
                 raise DataError(f"{rows.source} has no column '{name}': {needs}; use --columns {name}=...")
+
+
+def _spread(mask: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.bool_]:
+    return mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
 
 
 def list_sequences(feature: Feature) -> list[list[int]]:

@@ -30,7 +30,7 @@ class QuestionAnswering(Task):
     columns = Columns(required=("question", "context"), optional=(), label=("answer", "answer_start"))
     auto_class = AutoModelForQuestionAnswering
     outputs = ("start_logits", "end_logits")
-    per_token = True
+    token_outputs = outputs
 
     def encode(
         self,

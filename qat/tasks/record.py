@@ -35,14 +35,21 @@ class TaskRecord:
     axes: tuple[int | str, ...] = ("batch", "sequence")
 
     @classmethod
-    def of(cls, task: Task, columns: Mapping[str, str], max_length: int | None, rows: Encoded) -> Self:
-        """The record of a task whose rows were read and encoded this way."""
+    def of(
+        cls,
+        task: Task,
+        columns: Mapping[str, str],
+        max_length: int | None,
+        rows: Encoded,
+        config: PreTrainedConfig,
+    ) -> Self:
+        """The record of a task whose rows were read and encoded this way for a checkpoint of that configuration."""
         return cls(
             name=task.name,
             columns=dict(columns),
             max_length=max_length,
             inputs=tuple(name for name in KNOWN_INPUTS if name in rows[0]),
-            outputs=task.outputs,
+            outputs=task.name_outputs(config),
             axes=rows.axes,
         )
 
@@ -67,7 +74,8 @@ def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | Non
         if name is None:
             raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
         task = find_task(str(name))
-        usual = {"inputs": KNOWN_INPUTS, "outputs": task.outputs, "axes": task.axes}
+        task.adopt(config, folder)
+        usual = {"inputs": KNOWN_INPUTS, "outputs": task.name_outputs(config), "axes": task.axes}
         record = TaskRecord(**{**usual, **values, "name": task.name})
         return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs), axes=tuple(record.axes))
     except (TypeError, ValueError) as error:

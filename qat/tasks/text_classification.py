@@ -21,6 +21,7 @@ class TextClassification(Task):
     name = "text-classification"
     columns = Columns(required=("text",), optional=("text_pair",), label=("label",))
     auto_class = AutoModelForSequenceClassification
+    kinds = tuple(HEADS)
 
     def encode(
         self,

@@ -6,6 +6,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
+from qat.families import longest_row
 from qat.tasks.labels import describe_value
 
 _LONGEST_SANE = 1_000_000
@@ -35,7 +36,7 @@ def resolve_max_length(
     Raises:
         DataError: more than the model has positions for, or too few for one token of each text.
     """
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = None if getattr(config, "max_position_embeddings", None) is None else longest_row(config)
     if asked is None:
         limits = [n for n in (tokenizer.model_max_length, positions) if n is not None and 0 < n <= _LONGEST_SANE]
         if not limits:

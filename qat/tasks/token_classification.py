@@ -36,7 +36,7 @@ class TokenClassification(Task):
     name = "token-classification"
     columns = Columns(required=("tokens",), optional=(), label=("tags",))
     auto_class = AutoModelForTokenClassification
-    per_token = True
+    token_outputs = ("logits",)
 
     def encode(
         self,

@@ -15,17 +15,16 @@ from calibration.equalize import measure_peaks
 from qat.artefacts import read_manifest
 from qat.families import find_family
 from tests.calibrated import tiny_batches
-from tests.tiny import tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
+from tests.tiny import TINY_MODELS, tiny_bert
 
 FACTOR = 32.0
-FAMILIES = (tiny_bert, tiny_albert, tiny_convbert, tiny_squeezebert)
 
 
 def batches() -> list[dict[str, Tensor]]:
     return [{name: x for name, x in each.items() if name != "labels"} for each in tiny_batches(16)]
 
 
-@pytest.mark.parametrize("make", FAMILIES)
+@pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 def test_the_chosen_channels_of_every_stream_tensor_stand_out(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     tensors = find_family(model.config.model_type).stream_tensors(model)

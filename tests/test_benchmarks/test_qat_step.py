@@ -1,6 +1,7 @@
 """The price of a QAT step: what is trained, on which batches, and how samples become ratios."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.memory import peak_megabytes
 from benchmarks.peers.job import Feed
 from benchmarks.qat_step_contestants import (
     FLOAT,
     PLACEMENTS,
     Setting,
-    _measure_here,
     make_step,
+    measure_memory,
     read_feeds,
 )
 from benchmarks.qat_step_modelopt import serve_steps
@@ -87,9 +89,13 @@ def test_a_ratio_is_the_median_of_paired_ratios_to_the_float_step_beside_it() ->
     assert found["full"].milliseconds == 22.0
 
 
-def test_memory_is_above_what_was_resident_before(setting: Setting) -> None:
-    peak = _measure_here("full", setting)
-    assert peak is None or peak >= 0.0
+@pytest.mark.parametrize("holes", [False, True])
+def test_memory_is_above_what_was_resident_before(setting: Setting, holes: bool) -> None:
+    environment = dict(os.environ)
+    peak = measure_memory("full", setting, holes=holes)
+    assert (peak is None) == (peak_megabytes(lambda: None) is None)
+    assert peak is None or peak > 0.0
+    assert dict(os.environ) == environment
 
 
 def test_a_peer_answers_every_request_with_its_clock() -> None:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tests.tiny import tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
+from tests.tiny import (
+    tiny_albert,
+    tiny_bert,
+    tiny_convbert,
+    tiny_distilbert,
+    tiny_electra,
+    tiny_roberta,
+    tiny_squeezebert,
+)
 
 Batches = list[dict[str, Tensor]]
 
@@ -45,6 +53,14 @@ _CONVBERT = {
     "intermediate.dense.product_quantizer": ("intermediate.dense", "product"),
     "output.dense.input_quantizer": ("output.dense", "input"),
 }
+_DISTILBERT = {
+    "hidden_quantizer": ("attention.q_lin", "input"),
+    **{f"attention.{part}_quantizer": (f"attention.{part[0]}_lin", "output") for part in ("query", "key", "value")},
+    "attention.out_lin.input_quantizer": ("attention.out_lin", "input"),
+    "sa_layer_norm.ffn_quantizer": ("ffn", "input"),
+    "ffn.lin1.product_quantizer": ("ffn.lin1", "product"),
+    "ffn.lin2.input_quantizer": ("ffn.lin2", "input"),
+}
 _SQUEEZEBERT = {
     "hidden_quantizer": ("attention", "input"),
     "attention.matmul_qk.left_quantizer": ("attention.query", "output"),
@@ -62,6 +78,9 @@ PLANS = {
     tiny_albert: (_ALBERT, "attention", ["albert.encoder.albert_layer_groups.0.albert_layers.0"]),
     tiny_convbert: (_CONVBERT, "attention.self", [f"convbert.encoder.layer.{number}" for number in range(2)]),
     tiny_squeezebert: (_SQUEEZEBERT, "attention", [f"transformer.encoder.layers.{number}" for number in range(2)]),
+    tiny_roberta: (_BERT, "attention.self", [f"roberta.encoder.layer.{number}" for number in range(2)]),
+    tiny_electra: (_BERT, "attention.self", [f"electra.encoder.layer.{number}" for number in range(2)]),
+    tiny_distilbert: (_DISTILBERT, "attention", [f"distilbert.transformer.layer.{number}" for number in range(2)]),
 }
 """Of each family: the ranges of a layer, the attention's path in it, and its layers."""
 

@@ -157,7 +157,7 @@ def test_weights_and_probabilities_have_their_own_ranges(make: Callable[[], PreT
     for name in planned:
         weight, axis = layers[name].weight.detach().numpy(), layers[name].channel_axis
         group, _, _ = name.rpartition(".")
-        parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer")]
+        parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer", "q_lin", "k_lin", "v_lin")]
         if target == "rtx" and name in parts:
             weight = np.stack([layers[each].weight.detach().numpy() for each in parts if each in layers])
         channels = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis))

@@ -16,7 +16,7 @@ from qat.huggingface import wrap
 from qat.quantizer import disable_quantizers
 from qat.residual_stream import Gain
 from tests.calibrated import tiny_batches
-from tests.tiny import tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
+from tests.tiny import TINY_MODELS, tiny_bert, tiny_squeezebert
 
 Batches = list[dict[str, Tensor]]
 
@@ -69,7 +69,7 @@ def test_without_outliers_nothing_is_done() -> None:
     assert all(torch.equal(model.state_dict()[name], x) for name, x in before.items())
 
 
-@pytest.mark.parametrize("make", [tiny_bert, tiny_albert, tiny_convbert, tiny_squeezebert])
+@pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
 def test_peaks_are_those_of_real_tokens(make: object) -> None:
     model: PreTrainedModel = make()  # type: ignore[operator]
     wrap(model)

@@ -69,7 +69,7 @@ def test_projections_have_the_gauss_newton_matrix_of_the_softmax() -> None:
 def test_logits_of_padded_tokens_do_not_count() -> None:
     x = torch.randn(2, 3, 5, requires_grad=True)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    for scalar in project(read_answers({"logits": x}, mask), torch.Generator().manual_seed(0)):
+    for scalar in project(read_answers({"logits": x}, {"attention_mask": mask}), torch.Generator().manual_seed(0)):
         (gradient,) = torch.autograd.grad(scalar, x, retain_graph=True)
         assert torch.equal(gradient.abs().sum(dim=-1) > 0, mask.bool())
 
@@ -77,7 +77,9 @@ def test_logits_of_padded_tokens_do_not_count() -> None:
 def test_padded_tokens_are_no_ends_of_a_span() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    for scalar in project(read_answers({"start_logits": x}, mask), torch.Generator().manual_seed(0)):
+    for scalar in project(
+        read_answers({"start_logits": x}, {"attention_mask": mask}), torch.Generator().manual_seed(0)
+    ):
         (gradient,) = torch.autograd.grad(scalar, x, retain_graph=True)
         assert torch.equal(gradient != 0, mask.bool())
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qat.huggingface import wrap
+from qat.tasks import list_tasks
 from tests.test_command_line.calling import Workspace, call, list_tree, make_workspace, write_rows
 from tests.tiny import save_tiny, tiny_bert, tiny_tokenizer
 
@@ -13,6 +14,7 @@ TASK = ("--task", "text-classification")
 CALIBRATE = ("calibrate", "{d}/float", *TASK, "--data", "{d}/train.jsonl", "--out", "{d}/new")
 RUN = ("run", "{d}/float", *TASK, "--data", "{d}/train.jsonl", "--eval", "{d}/validation.jsonl", "--out", "{d}/new")
 FINETUNE = ("finetune", "{d}/calibrated", "--data", "{d}/train.jsonl", "--out", "{d}/new")
+KNOWN = ", ".join(task.name for task in list_tasks())
 RECIPE = """
 name = "mine"
 wieghts = "per_tensor"
@@ -107,7 +109,8 @@ CHECKPOINTS = [
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/gpt"),
-        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert",
+        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert, convbert, distilbert, "
+        "electra, roberta, squeezebert",
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/calibrated"),
@@ -155,7 +158,7 @@ SETTINGS = [
     (
         (*CALIBRATE, "--set", "calibratoin.samples=8"),
         "--set 'calibratoin.samples=8': unknown stage 'calibratoin', did you mean 'calibration'? "
-        "known: build, calibration, export, finetune, weights",
+        "known: build, calibration, export, finetune, task, weights",
     ),
     (
         (*CALIBRATE, "--set", "calibration.sample=8"),
@@ -178,7 +181,19 @@ SETTINGS = [
     ),
     (
         (*CALIBRATE, "--set", "finetune.max_steps=8"),
-        "--set finetune...: this command has no stage 'finetune', known: calibration, weights",
+        "--set finetune...: this command has no stage 'finetune', known: calibration, task, weights",
+    ),
+    (
+        (*CALIBRATE, "--set", "task.pooling=mean"),
+        "--set task.pooling: text-classification has no settings of its own",
+    ),
+    (
+        (*changed(CALIBRATE, "text-classification", "feature-extraction"), "--set", "task.pooling=max"),
+        "task settings: pooling: Input should be 'none', 'cls' or 'mean' ('max' given)",
+    ),
+    (
+        ("evaluate", "{d}/calibrated", "--data", "{d}/validation.jsonl", "--reference", "{d}/float"),
+        "--reference {d}/float: text-classification is scored by the labels of its rows; leave it out",
     ),
     (
         (*RUN, "--set", "build.shapes=1-1"),
@@ -203,8 +218,7 @@ SETTINGS = [
     ),
     (
         changed(CALIBRATE, "text-classification", "text-clasification"),
-        "task 'text-clasification' is not known: did you mean 'text-classification'? known: multiple-choice, "
-        "question-answering, text-classification, token-classification",
+        f"task 'text-clasification' is not known: did you mean 'text-classification'? known: {KNOWN}",
     ),
 ]
 PLACES = [

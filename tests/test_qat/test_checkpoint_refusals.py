@@ -91,7 +91,8 @@ def test_a_broken_configuration(folder: Path, text: bytes, reason: str) -> None:
 def test_an_unknown_family_names_the_nearest(float_folder: Path) -> None:
     change_config(float_folder, model_type="albrt")
     assert refusal(float_folder).startswith(
-        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert"
+        "model family 'albrt' is not supported: did you mean 'albert'? known: albert, bert, convbert, distilbert, "
+        "electra, roberta, squeezebert"
     )
 
 

@@ -52,7 +52,7 @@ def test_a_span_is_one_distribution_over_the_real_tokens() -> None:
         for row, length in ((0, 3), (1, 2)):
             p, q = (softmax(x[name][row, :length].double().numpy() / 2) for x in (wanted, given))
             expected.append(4 * (p * np.log(p / q)).sum())
-    found = answer_distance(given, wanted, MASK, 2.0, independent=False)
+    found = answer_distance(given, wanted, {"attention_mask": MASK}, 2.0, independent=False)
     assert float(found) == pytest.approx(np.mean(expected), rel=DISTILLATION.value)
 
 
@@ -60,22 +60,22 @@ def test_a_label_a_token_counts_for_real_tokens() -> None:
     given, wanted = {"logits": draw(2, 3, 5, seed=1)}, {"logits": draw(2, 3, 5, seed=2)}
     p, q = (softmax(x["logits"].double().numpy()) for x in (wanted, given))
     expected = (p * np.log(p / q)).sum(axis=-1)[MASK.numpy() == 1].mean()
-    found = answer_distance(given, wanted, MASK, 1.0, independent=False)
+    found = answer_distance(given, wanted, {"attention_mask": MASK}, 1.0, independent=False)
     assert float(found) == pytest.approx(expected, rel=DISTILLATION.value)
     moved = {"logits": wanted["logits"] + torch.where(MASK == 0, draw(2, 3, seed=9), 0.0)[..., None] * draw(5, seed=8)}
-    assert float(answer_distance(given, moved, MASK, 1.0, independent=False)) == float(found)
+    assert float(answer_distance(given, moved, {"attention_mask": MASK}, 1.0, independent=False)) == float(found)
 
 
 def test_a_number_is_compared_by_its_square() -> None:
     given, wanted = {"logits": torch.tensor([[1.0], [3.0]])}, {"logits": torch.tensor([[2.0], [0.0]])}
-    assert float(answer_distance(given, wanted, None, 2.0, independent=False)) == 5.0
+    assert float(answer_distance(given, wanted, {}, 2.0, independent=False)) == 5.0
 
 
 def test_independent_labels_are_one_distribution_each() -> None:
     given, wanted = {"logits": draw(4, 3, seed=1)}, {"logits": draw(4, 3, seed=2)}
     p, q = (1 / (1 + np.exp(-x["logits"].double().numpy() / 2)) for x in (wanted, given))
     expected = 4 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
-    found = answer_distance(given, wanted, None, 2.0, independent=True)
+    found = answer_distance(given, wanted, {}, 2.0, independent=True)
     assert float(found) == pytest.approx(expected, rel=DISTILLATION.value)
 
 
@@ -121,7 +121,7 @@ def test_in_float_the_student_has_nothing_to_learn_whatever_the_units_of_its_str
     (batch,) = tiny_batches(8)
     asked = {**{key: x for key, x in batch.items() if key != "labels"}, **requested_outputs(wishes)}
     with torch.no_grad(), disable_quantizers(student):
-        answers, inner = teaching_loss(student, student(**asked), teacher(**asked), batch["attention_mask"], wishes)
+        answers, inner = teaching_loss(student, student(**asked), teacher(**asked), batch, wishes)
         assert any(bool((unit != 1).any()) for unit in stream_units(student))
     assert float(answers) <= DISTILLATION.value
     assert float(inner) <= DISTILLATION.value
@@ -134,9 +134,9 @@ def test_hidden_states_and_attention_have_a_gradient(name: str) -> None:
     prepare_teacher(teacher, wishes)
     (batch,) = tiny_batches(8)
     asked = {**{key: x for key, x in batch.items() if key != "labels"}, **requested_outputs(wishes)}
-    _, inner = teaching_loss(model, model(**asked), teacher(**asked), batch["attention_mask"], wishes)
+    _, inner = teaching_loss(model, model(**asked), teacher(**asked), batch, wishes)
     inner.backward()
-    layers = [p for path, p in model.named_parameters() if "query.weight" in path or "query_layer.weight" in path]
+    layers = [p for path, p in model.named_parameters() if path.endswith(("query.weight", "q_lin.weight"))]
     assert layers
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in layers)
 
@@ -149,7 +149,7 @@ def test_a_teacher_of_another_depth_is_refused() -> None:
     wanted = teacher(**asked)
     wanted["hidden_states"] = wanted["hidden_states"][1:]
     with pytest.raises(CheckpointError) as caught:
-        teaching_loss(model, model(**asked), wanted, None, wishes)
+        teaching_loss(model, model(**asked), wanted, {}, wishes)
     given, states = (len(x["hidden_states"]) for x in (wanted, model(**asked)))
     shape = tuple(model(**asked)["hidden_states"][0].shape)
     assert str(caught.value) == (
@@ -172,3 +172,16 @@ def test_a_calibrated_stream_in_units_of_its_own_is_distilled_too() -> None:
     rescale(model)
     nn.Module.eval(model)
     assert [unit.shape for unit in stream_units(model)] == [(teacher.config.hidden_size,)] * 2
+
+
+def test_only_labelled_tokens_are_distilled_and_both_heads_weigh_alike() -> None:
+    given = {"prediction_logits": draw(2, 3, 5, seed=1), "sop_logits": draw(2, 2, seed=2)}
+    wanted = {"prediction_logits": draw(2, 3, 5, seed=3), "sop_logits": draw(2, 2, seed=4)}
+    labels = torch.tensor([[-100, 4, -100], [1, -100, -100]])
+    expected = []
+    for name, places in (("prediction_logits", labels.numpy() != -100), ("sop_logits", slice(None))):
+        p, q = (softmax(x[name].double().numpy()[places] / 2) for x in (wanted, given))
+        expected.append(4 * (p * np.log(p / q)).sum(axis=-1).mean())
+    batch = {"attention_mask": MASK, "labels": labels, "sentence_order_label": torch.tensor([0, 1])}
+    found = answer_distance(given, wanted, batch, 2.0, independent=False)
+    assert float(found) == pytest.approx(np.mean(expected), rel=DISTILLATION.value)

@@ -80,6 +80,7 @@ def test_albert_by_default() -> None:
     [
         ("bert", "attention.output.dense", "output.dense"),
         ("albert", "attention.dense", "ffn_output"),
+        ("distilbert", "attention.out_lin", "ffn.lin2"),
         ("convbert", "attention.output.dense", "output.dense"),
         ("squeezebert", "post_attention.conv1d", "output.conv1d"),
     ],
@@ -165,7 +166,8 @@ def test_an_unknown_family() -> None:
     with pytest.raises(CheckpointError) as caught:
         find_family("alberta")
     assert str(caught.value) == (
-        "model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert"
+        "model family 'alberta' is not supported: did you mean 'albert'? known: albert, bert, convbert, distilbert, "
+        "electra, roberta, squeezebert"
     )
     assert isinstance(find_family("albert"), Family)
 

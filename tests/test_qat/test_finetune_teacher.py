@@ -23,7 +23,7 @@ ROWS = encode_tiny(32, seed=1)
 SHORT = FinetuneSettings(max_steps=4, batch_size=8, learning_rate=1e-3, held_out=0)
 
 
-def make_trainer(model: PreTrainedModel, teacher: PreTrainedModel, folder: Path, **named: Any) -> QATTrainer:
+def make_trainer(model: PreTrainedModel, teacher: PreTrainedModel | None, folder: Path, **named: Any) -> QATTrainer:
     settings: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
     distillation = named.pop("distillation", Distillation())
     return QATTrainer(
@@ -87,15 +87,15 @@ def test_the_student_moves_towards_the_teacher() -> None:
     assert done.last_loss < done.first_loss
 
 
-@pytest.mark.parametrize("distillation", [0.0, 0.9])
-def test_micro_batches_weigh_as_one_batch(tmp_path: Path, distillation: float) -> None:
+@pytest.mark.parametrize("distillation", [None, 0.0, 0.9])
+def test_micro_batches_weigh_as_one_batch(tmp_path: Path, distillation: float | None) -> None:
     def first_gradient(rows: int, parts: int) -> float:
         model = make_calibrated(tiny_albert())
         trainer = make_trainer(
             model,
-            tiny_albert(seed=4),
+            None if distillation is None else tiny_albert(seed=4),
             tmp_path,
-            distillation=Distillation(answers=distillation),
+            distillation=Distillation(answers=distillation or 0.0),
             per_device_train_batch_size=rows,
             gradient_accumulation_steps=parts,
             max_steps=1,

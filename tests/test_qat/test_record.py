@@ -28,7 +28,7 @@ def config_with(task: Any) -> PreTrainedConfig:
 
 
 def test_a_record_of_single_texts() -> None:
-    assert TaskRecord.of(TASK, {"text": "sentence"}, 32, encode_tiny(2)) == TaskRecord(
+    assert TaskRecord.of(TASK, {"text": "sentence"}, 32, encode_tiny(2), BertConfig()) == TaskRecord(
         name="text-classification",
         columns={"text": "sentence"},
         max_length=32,
@@ -45,11 +45,11 @@ def test_a_record_of_pairs_has_their_segments() -> None:
         "labels": 1,
     }
     rows = Encoded([pair], max_length=8, truncated=0, source="pairs")
-    assert TaskRecord.of(TASK, {}, None, rows).inputs == ("input_ids", "attention_mask", "token_type_ids")
+    assert TaskRecord.of(TASK, {}, None, rows, BertConfig()).inputs == ("input_ids", "attention_mask", "token_type_ids")
 
 
 def test_a_record_survives_the_folder(tmp_path: Path) -> None:
-    record = TaskRecord.of(TASK, {"text": "sentence", "label": "class"}, 48, encode_tiny(2))
+    record = TaskRecord.of(TASK, {"text": "sentence", "label": "class"}, 48, encode_tiny(2), BertConfig())
     model = make_calibrated(tiny_bert())
     quantization_config(model).task = record.to_dict()
     checkpoint = Checkpoint(folder=tmp_path, model=model, tokenizer=tiny_tokenizer())
@@ -59,7 +59,7 @@ def test_a_record_survives_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_record_is_json() -> None:
-    record = TaskRecord.of(TASK, {"text": "sentence"}, None, encode_tiny(1))
+    record = TaskRecord.of(TASK, {"text": "sentence"}, None, encode_tiny(1), BertConfig())
     assert json.loads(json.dumps(record.to_dict())) == record.to_dict()
 
 

@@ -18,7 +18,7 @@ from qat.huggingface import unwrap, wrap
 from qat.quantizer import disable_quantizers
 from qat.residual_stream import Gain, nearest_power, rescale_stream, scale_inputs, scale_outputs
 from tests.calibrated import make_calibrated, tiny_batches
-from tests.tiny import tiny_albert, tiny_bert, tiny_convbert, tiny_squeezebert
+from tests.tiny import TINY_MODELS, tiny_bert
 
 
 def grouped_albert() -> PreTrainedModel:
@@ -33,10 +33,7 @@ def grouped_albert() -> PreTrainedModel:
     return model
 
 
-FAMILIES = {
-    "bert": tiny_bert, "albert": tiny_albert, "grouped albert": grouped_albert, "convbert": tiny_convbert,
-    "squeezebert": tiny_squeezebert,
-}  # fmt: skip
+FAMILIES = {**TINY_MODELS, "grouped albert": grouped_albert}
 family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 Make = Callable[[], PreTrainedModel]
 

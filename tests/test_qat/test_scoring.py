@@ -18,7 +18,7 @@ from tests.tiny_heads import HEADS, encode_head, head_model
 @pytest.mark.parametrize("head", ["question-answering", "token-classification"])
 def test_padding_is_no_answer_and_rows_keep_their_order(head: str) -> None:
     model = head_model(head, "bert")
-    rows, task = encode_head(head, model, 9), find_task(HEADS[head][0])
+    rows, task = encode_head(head, model, 9), find_task(HEADS[head].task)
     one, many = (score_rows(infer_with(model), rows, task, pad_token_id=0, batch_size=size) for size in (1, len(rows)))
     assert tuple(one.outputs) == task.outputs
     for name, values in one.outputs.items():

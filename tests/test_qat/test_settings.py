@@ -9,7 +9,7 @@ from qat.finetune_settings import FinetuneSettings
 from qat.recipe import validate_settings
 from qat.settings import NAMESPACES, parse_overrides, require_stages
 
-STAGES = "known: build, calibration, export, finetune, weights"
+STAGES = "known: build, calibration, export, finetune, task, weights"
 
 
 @pytest.mark.parametrize(

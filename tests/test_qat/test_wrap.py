@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from transformers import BertConfig, BertLMHeadModel, DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertLMHeadModel, XLMConfig, XLMModel
 
 from qat.errors import CheckpointError, RecipeError
 from qat.huggingface import wrap
@@ -151,11 +151,11 @@ def test_albert_refuses_residuals_alone() -> None:
 
 
 def test_an_unknown_family_is_named() -> None:
-    model = DistilBertModel(DistilBertConfig(vocab_size=10, dim=8, n_layers=1, n_heads=2, hidden_dim=8))
+    model = XLMModel(XLMConfig(vocab_size=10, emb_dim=8, n_layers=1, n_heads=2))
     with pytest.raises(CheckpointError) as caught:
         wrap(model)
     assert str(caught.value) == (
-        "model family 'distilbert' is not supported: did you mean 'albert'? known: albert, bert, convbert, squeezebert"
+        "model family 'xlm' is not supported: known: albert, bert, convbert, distilbert, electra, roberta, squeezebert"
     )
 
 
@@ -187,7 +187,7 @@ def test_a_copy_is_a_model_of_its_own(family: FamilyName) -> None:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("roberta", "electra")])  # as BERT
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_it_compiles_without_a_break(family: FamilyName, backend: str) -> None:
     model = make_wrapped(family)

@@ -23,6 +23,7 @@ BERT_LAYER = "bert.encoder.layer.0"
 ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
 CONVBERT_LAYER = "convbert.encoder.layer.0"
 SQUEEZEBERT_LAYER = "transformer.encoder.layers.0"
+DISTILBERT_LAYER = "distilbert.transformer.layer.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,36 @@ FACTS: Mapping[FamilyName, Facts] = {
         outer=frozenset({"transformer.pooler.dense", "classifier"}),
         whole=frozenset({"QuantSqueezeBertModule"}),
         registry=False,
+    ),
+    "roberta": Facts(
+        layer="roberta.encoder.layer.0",
+        runs=1,
+        weights=12,
+        measured=16,
+        attention=frozenset(f"attention.self.{slot}" for slot in _FOUR),
+        outer=frozenset({"classifier.dense", "classifier.out_proj"}),
+        whole=frozenset({"QuantRobertaLayer"}),
+        registry=True,
+    ),
+    "electra": Facts(
+        layer="electra.encoder.layer.0",
+        runs=1,
+        weights=12,
+        measured=16,
+        attention=frozenset(f"attention.self.{slot}" for slot in _FOUR),
+        outer=frozenset({"electra.embeddings_project", "classifier.dense", "classifier.out_proj"}),
+        whole=frozenset({"QuantElectraLayer"}),
+        registry=True,
+    ),
+    "distilbert": Facts(
+        layer=DISTILBERT_LAYER,
+        runs=1,
+        weights=12,
+        measured=16,
+        attention=frozenset(f"attention.{slot}" for slot in _FOUR),
+        outer=frozenset({"pre_classifier", "classifier"}),
+        whole=frozenset({"QuantTransformerBlock"}),
+        registry=True,
     ),
 }
 REGISTRY_FAMILIES = tuple(family for family in FAMILIES if FACTS[family].registry)
