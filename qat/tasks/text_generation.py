@@ -12,7 +12,7 @@ from qat.data import Rows
 from qat.errors import DataError
 from qat.families import find_family
 from qat.tasks.base import IGNORED_LABEL, Answers, Columns, Encoded, Feature, Kept, Outputs, Task
-from qat.tasks.masking import agree_on_tokens, judge_tokens
+from qat.tasks.masking import agree_on_tokens, judge_tokens, score_tokens
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -82,9 +82,7 @@ class TextGeneration(Task):
         return judge_tokens(answers["logits"], following)
 
     def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The geometric mean of the probabilities that the tokens were given, its inverse, and the share of right ones.
-
-        The first rises as the model improves and is the headline: 99 % of it is a perplexity 1.01 times as high.
+        """How probable the next tokens were to the model, as ``score_tokens`` says it.
 
         >>> rows = EncodedText([{"input_ids": [4, 5, 6]}], max_length=8, truncated=0, source="a row")
         >>> outputs = {"said": np.array([[5.0, 7.0, np.nan]]), "log_likelihood": np.log([[0.5, 0.125, np.nan]])}
@@ -93,15 +91,7 @@ class TextGeneration(Task):
         """
         if not rows.scored:
             raise DataError(f"{rows.source} has no text of two tokens: there is nothing to say after the first")
-        likelihood = outputs["log_likelihood"].astype(np.float64)
-        there = np.isfinite(likelihood)
-        following = np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences])
-        mean = float(likelihood[there].mean())
-        return {
-            "token_probability": float(np.exp(mean)),
-            "perplexity": float(np.exp(-mean)),
-            "accuracy": float(np.mean(outputs["said"][there] == following)),
-        }
+        return score_tokens(outputs, np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences]))
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each token that has one before it whether both say the same."""
