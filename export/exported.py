@@ -174,6 +174,11 @@ def _require_traceable(model: PreTrainedModel, settings: ExportSettings) -> None
             f"export.shape {'x'.join(map(str, settings.shape))} was asked for, but a decoder has one token more at "
             "each step: export it without export.shape"
         )
+    if settings.inputs is not None and keeps_past(model):
+        raise ExportError(
+            f"export.inputs {', '.join(settings.inputs)} was asked for, but the graphs of a decoder have inputs of "
+            "their own: export it without export.inputs"
+        )
     longest = longest_row(model.config)
     if settings.shape is not None and settings.shape[1] > longest:
         raise ExportError(

@@ -240,6 +240,13 @@ def test_cross_attention_and_one_shape_have_no_graphs(decoder: Traced, tmp_path:
     assert str(caught.value) == (
         "export.shape 8x32 was asked for, but a decoder has one token more at each step: export it without export.shape"
     )
+    inputs = ExportSettings(inputs=("input_ids", "attention_mask"))
+    with pytest.raises(ExportError) as caught:
+        export(decoder.model, tmp_path / "onnx", settings=inputs)
+    assert str(caught.value) == (
+        "export.inputs input_ids, attention_mask was asked for, but the graphs of a decoder have inputs of their own: "
+        "export it without export.inputs"
+    )
     assert not (tmp_path / "onnx").exists()
 
 
