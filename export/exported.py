@@ -210,6 +210,8 @@ def trace_next(model: PreTrainedModel) -> ir.Model | None:
 
 
 def _require_inputs(model: PreTrainedModel, inputs: Sequence[str]) -> Sequence[str]:
+    if keeps_past(model):
+        raise ExportError("a model that generates reads tokens and its past: leave export.inputs out")
     takes = signature(model.forward).parameters
     for name in inputs:
         if name not in takes:

@@ -69,16 +69,24 @@ def test_segments_and_positions_are_inputs_in_every_family(family: str) -> None:
     check(make_calibrated(TINY_MODELS[family]()), inputs_of(family))
 
 
-def test_groups_of_shared_layers_in_graph_and_engine(tmp_path: Path) -> None:
+def grouped() -> PreTrainedModel:
+    return make_calibrated(tiny_albert(num_hidden_layers=3, num_hidden_groups=2, inner_group_num=2))
+
+
+def test_a_graph_of_groups_of_shared_layers() -> None:
+    check(grouped(), PAIR[:2])
+
+
+@pytest.mark.long
+def test_an_engine_of_groups_of_shared_layers(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
-    model = make_calibrated(tiny_albert(num_hidden_layers=4, num_hidden_groups=2, inner_group_num=2))
-    check(model, PAIR[:2])
+    model = grouped()
     quantization_config(model).task = {"inputs": list(PAIR[:2])}
     folder = export(model, tmp_path / "onnx").onnx_path
     found = audit_engine(
         folder, hardware=("sm_89",), shapes=parse_shapes("1x1,8x32,16x64"), in_encoder=in_encoder_layer
     )
-    assert (found.float_gemms, found.int8_gemms) == (0, 4 * 8), "four depths of two layers"
+    assert (found.float_gemms, found.int8_gemms) == (0, 6 * 6), "six products, three depths of two layers"
 
 
 def test_positions_are_asked_for_by_a_setting(tmp_path: Path) -> None:
