@@ -14,8 +14,10 @@ from calibration.ranges_command import ranges_command
 from export.commands import audit_command, build_command, export_command, lint_command
 from export.predict_command import predict_command
 from qat.commands import finetune_command
+from qat.convert_command import convert_command
 from qat.errors import QDQError
 from qat.families_command import families_command
+from qat.prune_command import prune_command
 
 app = typer.Typer(
     name="qdq",
@@ -24,6 +26,8 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("calibrate")(calibrate_command)
+app.command("convert")(convert_command)
+app.command("prune")(prune_command)
 app.command("ranges")(ranges_command)
 app.command("finetune")(finetune_command)
 app.command("export")(export_command)

@@ -43,6 +43,7 @@ _TASK = "text-generation"
 _PROMPT = 8
 """Tokens of a prompt, and at least as many that its text goes on for."""
 
+_NEW_TOKENS = 32
 _BATCH = 20
 _CALIBRATION = 256
 Tokens = NDArray[np.int64]
@@ -177,7 +178,6 @@ def generation_command(
     out: Annotated[Path, typer.Option(help="JSON file of the result.")],
     steps: Annotated[int, typer.Option(help="Of QAT, distilled from the float model.")] = 50,
     prompts: Annotated[int, typer.Option(help="How many.")] = 100,
-    new_tokens: Annotated[int, typer.Option(help="Said after each.")] = 32,
 ) -> None:
     """Score a decoder from FP32 to its graphs, and compare what they say."""
     require_writable(out)
@@ -187,7 +187,7 @@ def generation_command(
         each.model.generation_config.eos_token_id = None  # every row goes on
     training, rows = (encode_rows(loaded, task, TaskRecord(name=_TASK), path) for path in (data, evaluation))
     settings = FinetuneSettings(max_steps=steps, batch_size=16, held_out=64, evaluations=2)
-    asked = Asked(settings=settings, prompts=prompts, new_tokens=new_tokens)
+    asked = Asked(settings=settings, prompts=prompts, new_tokens=_NEW_TOKENS)
     found = measure_generation(loaded, teacher.model, training, rows, asked)
     result = {"checkpoint": str(checkpoint), **found, "environment": describe_environment()}
     write_json(out, result)

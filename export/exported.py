@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import onnx_ir as ir
@@ -21,7 +23,7 @@ from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
 from export.passes.tie_tables import TieTables
-from export.settings import ExportSettings
+from export.settings import ExportSettings, Input
 from export.targets import Target, find_target
 from export.targets.base import Precision
 from qat.artefacts import atomic_folder, write_manifest
@@ -125,7 +127,7 @@ def export(
     lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
     _require_traceable(model, lowering.settings)
-    graph, step = trace_model(model), trace_next(model)
+    graph, step = trace_model(model, lowering.settings.inputs), trace_next(model)
     if lowering.settings.data is not None and lowering.precision == "fp16":
         if tokenizer is None:
             raise ExportError("rows to probe for overflow were given without a tokenizer to encode them: give both")
@@ -173,6 +175,11 @@ def _require_traceable(model: PreTrainedModel, settings: ExportSettings) -> None
             f"export.shape {'x'.join(map(str, settings.shape))} was asked for, but a decoder has one token more at "
             "each step: export it without export.shape"
         )
+    if settings.inputs is not None and keeps_past(model):
+        raise ExportError(
+            f"export.inputs {', '.join(settings.inputs)} was asked for, but the graphs of a decoder have inputs of "
+            "their own: export it without export.inputs"
+        )
     longest = longest_row(model.config)
     if settings.shape is not None and settings.shape[1] > longest:
         raise ExportError(
@@ -181,13 +188,16 @@ def _require_traceable(model: PreTrainedModel, settings: ExportSettings) -> None
         )
 
 
-def trace_model(model: PreTrainedModel) -> ir.Model:
+def trace_model(model: PreTrainedModel, inputs: Sequence[str] | None = None) -> ir.Model:
     """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for.
 
     Of a model that generates it is the one that reads a prompt.
+
+    Raises:
+        ExportError: other ``inputs`` are given, and the model takes one of them not.
     """
     task = quantization_config(model).task
-    inputs: Sequence[str] = task.get("inputs", _INPUTS)
+    inputs = task.get("inputs", _INPUTS) if inputs is None else _require_inputs(model, inputs)
     outputs: Sequence[str] = task.get("outputs", _OUTPUTS)
     if keeps_past(model):
         return trace_prompt(model, inputs=inputs, outputs=outputs)
@@ -198,6 +208,17 @@ def trace_next(model: PreTrainedModel) -> ir.Model | None:
     """The graph of one token more, before any lowering; None for a model that does not generate."""
     outputs: Sequence[str] = quantization_config(model).task.get("outputs", _OUTPUTS)
     return trace_step(model, outputs=outputs) if keeps_past(model) else None
+
+
+def _require_inputs(model: PreTrainedModel, inputs: Sequence[str]) -> Sequence[str]:
+    if keeps_past(model):
+        raise ExportError("a model that generates reads tokens and its past: leave export.inputs out")
+    takes = signature(model.forward).parameters
+    for name in inputs:
+        if name not in takes:
+            known = ", ".join(each for each in get_args(Input) if each in takes)
+            raise ExportError(f"export.inputs names {name}, which {type(model).__name__} does not take: known: {known}")
+    return inputs
 
 
 def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:

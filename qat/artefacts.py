@@ -108,7 +108,7 @@ def write_manifest(folder: Path, *, stage: str, inputs: Mapping[str, Path], fact
 
     Args:
         folder: the artefact's folder (a staging folder while it is being written).
-        stage: ``calibrate``, ``ranges``, ``finetune``, ``export`` or ``build``.
+        stage: ``convert``, ``prune``, ``calibrate``, ``ranges``, ``finetune``, ``export`` or ``build``.
         inputs: what the artefact was made from, by role; files are hashed, folders by their model file.
         facts: what the stage wants remembered, JSON values.
     """
@@ -123,7 +123,13 @@ def write_manifest(folder: Path, *, stage: str, inputs: Mapping[str, Path], fact
 def _hash_input(path: Path) -> str | None:
     if path.is_file():
         return hash_file(path)
-    for name in ("model.safetensors", "model.safetensors.index.json", "model.onnx", "pytorch_model.bin"):
+    for name in (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "model.onnx",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+    ):
         if (path / name).is_file():
             return hash_file(path / name)
     return None

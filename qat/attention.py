@@ -14,6 +14,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from qat.errors import CheckpointError
 from qat.layers import HoldingWeights
 from qat.quantizer import Slot
+from qat.relative_positions import RelativePositions
 from qat.rounded_product import rounded_product
 
 ATTENTION = "qdq"
@@ -44,6 +45,8 @@ def quantized_attention(
     dropout, which would lift them above 1.
     """
     quantized = cast(QuantAttention, module)
+    if isinstance(module, RelativePositions):
+        attention_mask = module.add_distances(query, key, scaling, attention_mask)
     query, key = quantized.query_quantizer(query), quantized.key_quantizer(key)
     scores = matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:

@@ -1,20 +1,25 @@
 """Checkpoints on disk: Hugging Face folders, float or quantized, read as data only and written whole."""
 
-import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.artefacts import atomic_folder, write_manifest
-from qat.errors import CheckpointError, suggest
+from qat.checkpoints import find_format
+from qat.checkpoints.base import list_names
+from qat.checkpoints.completeness import is_range, require_complete
+from qat.errors import CheckpointError
 from qat.families import find_family
-from qat.huggingface import QUANT_METHOD, QDQConfig
+from qat.huggingface import OUR_METHODS, QDQConfig
 from qat.quiet import quiet_transformers
+from qat.structure import STRUCTURE_METHOD, StructureConfig, needs_structure
 from qat.tasks import Task, list_tasks
 
 _CARD = """---
@@ -34,11 +39,15 @@ model = {auto_class}.from_pretrained("this folder")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A loaded checkpoint: its folder, model (in evaluation mode, on the CPU) and tokenizer."""
+    """A loaded checkpoint: its folder, model (in evaluation mode, on the CPU) and tokenizer.
+
+    ``left_over`` names the ranges another tool stored for what no recipe of ours quantizes.
+    """
 
     folder: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    left_over: tuple[str, ...] = ()
 
     @property
     def quantization(self) -> QDQConfig | None:
@@ -58,96 +67,141 @@ def require_float(checkpoint: Checkpoint) -> None:
 
 
 def read_config(folder: Path | str) -> PreTrainedConfig:
-    """The configuration of a checkpoint folder of a supported family.
+    """The configuration of a checkpoint of a supported family, in whatever format it is kept.
 
     Raises:
-        CheckpointError: no folder, no checkpoint in it, a broken or foreign configuration.
+        CheckpointError: no checkpoint there, a broken or foreign configuration.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        near = [path.parent.name for path in folder.parent.glob("*/config.json")]
-        hint = f"; {suggest(folder.name, near)}" if near else ""
-        raise CheckpointError(f"no checkpoint folder {folder}: give the folder of a Hugging Face checkpoint{hint}")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} is no checkpoint: it has no config.json; give a folder that save_pretrained or qdq wrote"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        model_type = values["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no model configuration ({error}): it needs JSON with a model_type") from error
-    find_family(str(model_type))
+    kept = find_format(folder)
+    values = kept.read_config(folder)
+    model_type = values["model_type"]
+    find_family(model_type)
     foreign = values.get("quantization_config")
     method = foreign.get("quant_method") if isinstance(foreign, dict) else foreign
-    if foreign and method != QUANT_METHOD:
+    if foreign and method not in OUR_METHODS:
         raise CheckpointError(
             f"{folder} is quantized by '{method}', not by qdq: give the float checkpoint it was made from"
         )
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config: PreTrainedConfig
+    if kept.read_weights is None:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if method == STRUCTURE_METHOD:
+            del config.quantization_config  # a float model's, whose configuration says the same
+    else:
+        config = AutoConfig.for_model(**values)
+        config.name_or_path = str(folder)
     return config
 
 
 def load_checkpoint(folder: Path | str, task: Task) -> Checkpoint:
-    """The checkpoint in ``folder`` with ``task``'s head, every weight and range read from the folder.
+    """The checkpoint in ``folder`` with ``task``'s head, in FP32, every weight and range read from the folder.
 
     Raises:
         CheckpointError: no checkpoint, an unknown family or one without that head, a broken file, weights or ranges
             that are missing.
     """
     folder = Path(folder)
-    require_head(read_config(folder), task, folder=folder)
-    try:
-        with quiet_transformers():
-            model, info = task.auto_class.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except pickle.UnpicklingError as error:
+    config = read_config(folder)
+    head = require_head(config, task, folder=folder)
+    loaded, _ = _load(folder, config, head, wanted=task.name, optional=task.optional_weights)
+    task.adopt(loaded.model.config, folder)
+    task.prepare(loaded.model)
+    return loaded
+
+
+def load_whole(folder: Path | str) -> Checkpoint:
+    """The checkpoint in ``folder`` with the head it was saved with, in FP32, nothing of its weights left out.
+
+    Raises:
+        CheckpointError: as ``load_checkpoint``; a configuration that does not say which head that is; weights the head
+            has no place for.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    named = (getattr(config, "architectures", None) or [""])[0]
+    head = getattr(transformers, named, None)
+    if not (isinstance(head, type) and issubclass(head, PreTrainedModel)):
         raise CheckpointError(
+            f"{folder} does not say which model it holds (architectures is {named!r}): add --task, for instance "
+            "--task text-classification"
+        )
+    loaded, left_over = _load(folder, config, head, wanted=named)
+    unexpected = [name for name in left_over if not is_range(name)]
+    if unexpected:
+        raise CheckpointError(
+            f"{folder} holds {len(unexpected)} weights that {named} has no place for ({list_names(unexpected)}): say "
+            "with --task which head is wanted"
+        )
+    return loaded
+
+
+def _load(
+    folder: Path,
+    config: PreTrainedConfig,
+    head: type[PreTrainedModel],
+    *,
+    wanted: str,
+    optional: Sequence[str] = (),
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint, and the weights it holds beside those of ``head``."""
+    kept = find_format(folder)
+    try:
+        source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+        if kept.read_weights is not None:
+            source = {"pretrained_model_name_or_path": None, "state_dict": dict(kept.read_weights(folder, config))}
+        if getattr(config, "quantization_config", None) is None and needs_structure(config):
+            source["quantization_config"] = StructureConfig()
+        with quiet_transformers():
+            model, info = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
+            tokenizer = kept.load_tokenizer(folder, config)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_describe_pickle(folder, str(error))) from error
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+        raise _cannot_load(folder, wanted, error) from error
+    model.config.name_or_path = str(folder)
+    missing = [name for name in info["missing_keys"] if not any(part in name for part in optional)]
+    require_complete(folder, wanted, {**info, "missing_keys": missing}, model)
+    unexpected = sorted(info["unexpected_keys"])
+    left_over = tuple(name for name in unexpected if is_range(name))
+    return Checkpoint(folder=folder, model=model, tokenizer=tokenizer, left_over=left_over), unexpected
+
+
+def _cannot_load(folder: Path, wanted: str, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split()) or "a file ends too early"
+    return CheckpointError(f"{folder} cannot be loaded for {wanted}: {reason[:300]}")
+
+
+def _describe_pickle(folder: Path, said: str) -> str:
+    if "unsupported GLOBAL" in said:
+        return (
             f"{folder} holds a pickle with more in it than weights, which is not run: give a checkpoint saved as "
             "model.safetensors"
-        ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{folder} cannot be loaded for {task.name}: {reason[:300]}") from error
-    _require_complete(folder, task, info, model)
-    task.adopt(model.config, folder)
-    task.prepare(model)
-    return Checkpoint(folder=folder, model=model, tokenizer=tokenizer)
+        )
+    return (
+        f"{folder} holds PyTorch weights that are damaged or something else under their name: download the file "
+        "again, or give a checkpoint saved as model.safetensors"
+    )
 
 
-def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> None:
-    """Passes where the family of a checkpoint has the task's head.
+def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> type[PreTrainedModel]:
+    """The class of a checkpoint's family with the task's head.
 
     Raises:
         CheckpointError: it has none; names those it has.
     """
-    if task.find_class(type(config)) is None:
+    found = task.find_class(type(config))
+    if found is None:
         there = [each.name for each in list_tasks() if each.find_class(type(config)) is not None]
         raise CheckpointError(
             f"{folder} is a {config.model_type} and has no head for {task.name}: expected one of {', '.join(there)}"
         )
+    return found
 
 
-def _require_complete(folder: Path, task: Task, info: Mapping[str, Any], model: PreTrainedModel) -> None:
-    config = getattr(model.config, "quantization_config", None)
-    uncalibrated = isinstance(config, QDQConfig) and config.state == "uncalibrated"
-    missing = sorted(key for key in info["missing_keys"] if not (uncalibrated and key.endswith(".amax")))
-    missing = [key for key in missing if not any(part in key for part in task.optional_weights)]
-    ranges = [key for key in missing if key.endswith(".amax")]
-    if ranges:
-        raise CheckpointError(
-            f"{folder} is marked calibrated and lacks ranges ({len(ranges)}, the first is '{ranges[0]}'): "
-            "run qdq calibrate again"
-        )
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks weights that {type(model).__name__} needs ({len(missing)}, the first is '{missing[0]}'): "
-            f"is it a checkpoint for {task.name}?"
-        )
-    if info["mismatched_keys"]:
-        key = sorted(str(each) for each in info["mismatched_keys"])[0]
-        raise CheckpointError(f"{folder}: {key} does not fit config.json; the two belong to different checkpoints")
+def save_pretrained(model: PreTrainedModel, folder: Path) -> None:
+    """Writes configuration and weights into a folder, as transformers does."""
+    model.save_pretrained(folder)
 
 
 def save_checkpoint(
@@ -158,8 +212,11 @@ def save_checkpoint(
     inputs: Mapping[str, Path],
     facts: Mapping[str, object],
     files: Mapping[str, str] | None = None,
+    save_model: Callable[[PreTrainedModel, Path], None] = save_pretrained,
 ) -> Path:
     """The folder ``out`` with model, tokenizer, card, manifest and the further text ``files``, written whole.
+
+    ``save_model`` writes configuration and weights into a folder: safetensors unless a format has its own way.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -168,7 +225,7 @@ def save_checkpoint(
     config = checkpoint.quantization
     with atomic_folder(out) as staging:
         with quiet_transformers():
-            checkpoint.model.save_pretrained(staging)
+            save_model(checkpoint.model, staging)
             checkpoint.tokenizer.save_pretrained(staging)
         if config is not None:
             card = _CARD.format(

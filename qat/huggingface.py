@@ -19,9 +19,13 @@ from qat.pooling import read_pooling, set_pooling
 from qat.quantizer import named_quantizers, quantizers_without_range
 from qat.recipe import Recipe
 from qat.residual_stream import Gain, reset_gain
+from qat.structure import STRUCTURE_METHOD, build_structure, remember_structure, require_structure
 from qat.wrap import WrapReport, convert_model, restore_model
 
 QUANT_METHOD = "qdq"
+OUR_METHODS = (QUANT_METHOD, STRUCTURE_METHOD)
+"""What this package writes as ``quant_method``."""
+
 FORMAT_VERSION = 1
 _RANGES = "amax"
 State = Literal["uncalibrated", "calibrated"]
@@ -98,6 +102,7 @@ class QDQHfQuantizer(HfQuantizer):
     """The state dict that the running ``save_pretrained`` was called with."""
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        build_structure(model)
         self.float_attention = model.config._attn_implementation
         cast(Any, model).quantization_report = convert_model(model, self.quantization_config.recipe)
         keep_ranges_in_fp32(model)
@@ -183,9 +188,10 @@ def wrap(model: PreTrainedModel, recipe: str | Recipe = "tensorrt", *, target: s
         target: the engine it is meant for; picks the weight granularity.
 
     Raises:
-        CheckpointError: an unknown family.
+        CheckpointError: an unknown family, or a model that was loaded without its relative positions.
         RecipeError: no such recipe, or one that does not fit the model.
     """
+    require_structure(model)
     config = QDQConfig(recipe=recipe, target=target)
     quantizer = QDQHfQuantizer(config, pre_quantized=False)
     quantizer.float_attention = model.config._attn_implementation
@@ -214,6 +220,7 @@ def unwrap(model: PreTrainedModel) -> PreTrainedModel:
     model._keep_in_fp32_modules_strict = {*(model._keep_in_fp32_modules_strict or ())} - {_RANGES}
     model.config._is_quantized = False
     del model.quantization_report, model.save_pretrained
+    remember_structure(model)
     return model
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-CheckpointArgument = Annotated[Path, typer.Argument(help="Folder of a fine-tuned Hugging Face checkpoint.")]
+CheckpointArgument = Annotated[Path, typer.Argument(help="Folder of a fine-tuned checkpoint, in any format.")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="Task, as Hugging Face names it: text-classification.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Rows: .jsonl, .csv, .tsv, .parquet, or a hub name.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where the result goes; replaced whole if it exists.")]

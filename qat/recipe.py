@@ -17,6 +17,7 @@ PRODUCTS: tuple[Role, ...] = ("preactivation", "product")
 """The roles of what a GEMM gives before its bias; float wherever its weight is."""
 
 WeightGranularity = Literal["per_channel", "per_tensor"]
+WeightRanges = Literal["follow", "stored"]
 Sharing = Literal["tensor", "reader"]
 
 TARGET_WEIGHTS: dict[str, WeightGranularity] = {
@@ -51,6 +52,8 @@ class Recipe(BaseModel):
         name: what reports call it.
         weights: one range for each output channel, or one for the weight (q, k and v tied).
         weight_bits: 7 leaves the upper half of INT8 to the sums: CPUs without VNNI saturate with 8.
+        weight_ranges: ``follow`` makes a weight's range its largest value, whatever training does to it; ``stored``
+            keeps an imported one.
         sharing: ``tensor`` gives a tensor that several layers read one quantizer; ``reader`` gives each its own.
         scale_type: what scales are rounded to; ``float32`` keeps imported ranges exactly.
         rules: ordered; the last one that matches a module and role decides.
@@ -61,6 +64,7 @@ class Recipe(BaseModel):
     name: str
     weights: WeightGranularity = "per_channel"
     weight_bits: Bits = 8
+    weight_ranges: WeightRanges = "follow"
     sharing: Sharing = "tensor"
     scale_type: ScaleType = "float16"
     rules: tuple[Rule, ...] = Field(min_length=1, strict=False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ScaleType = Literal["float16", "float32"]
-RangeSource = Literal["calibrated", "weight", "constant"]
+RangeSource = Literal["calibrated", "weight", "constant", "stored"]
 Bits = Literal[7, 8]
 Tokens = Literal["own", "encoder"]
 """Whose tokens an activation has: the model's, or those of the states it attends to."""
@@ -41,7 +41,8 @@ class QuantSpec:
         scale_type: the float type every scale is rounded to. ``float16`` makes a number that no export changes;
             ``float32`` keeps ranges exactly as another tool stored them.
         range_source: ``calibrated`` ranges come from data, ``weight`` ranges follow the weight they belong to,
-            ``constant`` ranges are known beforehand (attention probabilities lie in [0, 1]).
+            ``constant`` ranges are known beforehand (attention probabilities lie in [0, 1]), ``stored`` ones are a
+            weight's as another tool left them.
         token_axis: where the tokens lie in an activation, so that padding can be left out; batch is axis 0.
         tokens: whose they are.
         bits: how many of the 8 a weight uses. Of 7 the levels reach from -63 to 63, so that no pair of products

@@ -154,10 +154,13 @@ def _fill_weights(model: PreTrainedModel, group: list[str], recipe: Recipe) -> N
         if recipe.weights == "per_channel":
             granularity, channels = PerChannel(member.channel_axis), member.weight.shape[member.channel_axis]
         spec = QuantSpec(
-            granularity=granularity, scale_type=recipe.scale_type, range_source="weight", bits=recipe.weight_bits
+            granularity=granularity,
+            scale_type=recipe.scale_type,
+            range_source="weight" if recipe.weight_ranges == "follow" else "stored",
+            bits=recipe.weight_bits,
         )
         _fill_slot(model, path, "weight_quantizer", spec, channels)
-        if recipe.weights == "per_tensor" and recipe.sharing == "tensor":
+        if recipe.weights == "per_tensor" and recipe.sharing == "tensor" and recipe.weight_ranges == "follow":
             member.partners = tuple(other for other in members if other is not member)
 
 

@@ -103,13 +103,13 @@ HEADS: Mapping[str, TinyHead] = {
         settings={"embedding": {"pooling": "mean", "normalize": True}},
         metrics=("recall_at_10", "recall_at_1", "cosine"),
     ),
-    "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("accuracy", "perplexity")),
+    "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("token_probability", "perplexity", "accuracy")),
     "next-sentence-prediction": TinyHead(task="next-sentence-prediction", row=_pair, metrics=("accuracy",)),
     "pretraining": TinyHead(
         task="pretraining",
         row=_pair,
         settings={"num_labels": 2},
-        metrics=("accuracy", "perplexity", "pair_accuracy"),
+        metrics=("token_probability", "perplexity", "accuracy", "pair_accuracy"),
     ),
     "single-label": TinyHead(
         task="text-classification", kind="single_label_classification", row=_label, metrics=("accuracy",)

@@ -74,6 +74,10 @@ OPTIMIZED_PERPLEXITY = Tolerance(
 )
 ESTIMATED_SQNR = Tolerance(1.0, "decibels: values spread evenly over bins of 19 % instead of where they lie")
 ESTIMATED_CLIPPING = Tolerance(0.01, "a share: the same, over the one bin that holds the range")
+FORMULA = Tolerance(1e-5, "the contract's figure: FP32 sums of at most 64 terms against the formula in FP64")
+HEAD_DIFFERENCE = Tolerance(
+    1e-5, "relative: central differences in FP64 with a step of 1e-4, whose error is its square"
+)
 LIKELIHOOD = Tolerance(1e-5, "relative: FP32 log-likelihoods of a vocabulary of 50 to 200, summed in another order")
 MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard errors or more")
 PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")

@@ -18,7 +18,8 @@ _COMPARISONS = ("LessOrEqual", "Less", "GreaterOrEqual", "Greater")
 class BoundMask(ir.passes.InPlacePass):
     """Rebuilds the additive mask of attention.
 
-    Rules: (1) what is added right before a softmax and depends on nothing but graph inputs is the mask; (2) it becomes
+    Rules: (1) what is added right before a softmax, or to what is added there, and depends on nothing but graph inputs
+    is the mask; (2) it becomes
     ``(1 - attention_mask) * -10000``, shaped ``(batch, 1, 1, tokens)``, built once; of a mask ``(batch, choices,
     tokens)`` the choices follow one another; (3) of a causal mask, one that compares the places of several queries with
     those of the keys, the comparison stays, and what it forbids gets -10000 more; (4) what made the old one goes.
@@ -53,8 +54,11 @@ def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int
     add = operand(softmax, 0).producer()
     if add is None or add.op_type != "Add":
         return []
-    masks = [(add, index) for index in (0, 1) if _depends_only_on_mask(operand(add, index))]
-    return [(add, index) for add, index in masks if not _is_bounded(operand(add, index))]
+    # with relative positions the mask is added to the scores of distances first
+    inner = [each.producer() for each in add.inputs if each is not None]
+    adds = [add, *(each for each in inner if each is not None and each.op_type == "Add")]
+    masks = [(each, index) for each in adds for index in (0, 1) if _depends_only_on_mask(operand(each, index))]
+    return [(each, index) for each, index in masks if not _is_bounded(operand(each, index))]
 
 
 def _is_bounded(mask: ir.Value) -> bool:

@@ -22,13 +22,16 @@ from qat.families.base import (
     Point,
     Reader,
     attention_four,
+    distance_parts,
     linear_input,
     linear_output,
     linear_product,
     register_family,
 )
 from qat.layers import QuantLinear, holding_weights
+from qat.pruned_heads import bert_like_heads
 from qat.quantizer import FakeQuantizer, Slot
+from qat.relative_positions import RelativePositions
 from qat.residual_stream import Gain, StreamNorm, StreamTensor
 
 
@@ -43,6 +46,18 @@ class QuantAlbertAttention(QuantAttention, AlbertAttention):
         require_quantized_attention(self.config._attn_implementation)
         output, probs = super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
         return self.ffn_quantizer(output), probs
+
+
+class RelativeAlbertAttention(RelativePositions, AlbertAttention):
+    """The float module with relative positions."""
+
+    scaled_distances = False
+
+
+class QuantRelativeAlbertAttention(RelativePositions, QuantAlbertAttention):
+    """The same, quantized; distances stay float."""
+
+    scaled_distances = False
 
 
 class QuantAlbertLayer(GradientCheckpointingLayer, AlbertLayer):
@@ -73,7 +88,7 @@ class QuantAlbertTransformer(Gain, AlbertTransformer):
 def depth_quantizers(layer: nn.Module) -> Iterable[FakeQuantizer]:
     """The activation quantizers of a layer: all that hold one range a depth."""
     for module in layer.modules():
-        if isinstance(module, FakeQuantizer) and module.spec.range_source != "weight":
+        if isinstance(module, FakeQuantizer) and module.spec.range_source not in ("weight", "stored"):
             yield module
 
 
@@ -123,6 +138,7 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             linear_output(ffn_output, depths=depths),
         ),
         weights=(qkv, (f"{attention}.dense",), (ffn,), (ffn_output,)),
+        float_parts=distance_parts(attention, layer.get_submodule("attention")),
     )
 
 
@@ -174,6 +190,15 @@ def order_layers(layers: Sequence[str], config: PreTrainedConfig) -> list[str]:
     return [name for depth in range(depths) for name in each[depth * len(each) // depths]]
 
 
+_ATTENTION_SLOTS = (
+    "hidden_quantizer",
+    "query_quantizer",
+    "key_quantizer",
+    "value_quantizer",
+    "probs_quantizer",
+    "ffn_quantizer",
+)
+
 ALBERT = register_family(
     Family(
         model_type="albert",
@@ -183,19 +208,16 @@ ALBERT = register_family(
             nn.Linear: QuantLinear,
             nn.LayerNorm: StreamNorm,
             AlbertAttention: QuantAlbertAttention,
+            RelativeAlbertAttention: QuantRelativeAlbertAttention,
             AlbertLayer: QuantAlbertLayer,
         },
         outer_swaps={AlbertTransformer: QuantAlbertTransformer},
         slots={
-            QuantAlbertAttention: (
-                "hidden_quantizer",
-                "query_quantizer",
-                "key_quantizer",
-                "value_quantizer",
-                "probs_quantizer",
-                "ffn_quantizer",
-            ),
+            QuantAlbertAttention: _ATTENTION_SLOTS,
+            QuantRelativeAlbertAttention: _ATTENTION_SLOTS,
         },
+        relative={AlbertAttention: RelativeAlbertAttention},
+        heads=bert_like_heads("attention", "attention.dense"),
         plan=plan_layer,
         stream=plan_stream,
         order=order_layers,

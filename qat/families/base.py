@@ -10,7 +10,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from qat.errors import CheckpointError, suggest
 from qat.layers import SLOTS, QuantConv1d, QuantLinear
+from qat.pruned_heads import HeadPlan
 from qat.recipe import Role
+from qat.relative_positions import DISTANCES, RelativePositions
 from qat.residual_stream import StreamTensor
 from qat.spec import RangeSource, Tokens
 
@@ -102,6 +104,8 @@ class Family:
         order: the layers' paths in the order they run, a shared one several times, from their paths and the
             configuration.
         decodes: whether its layers can be a causal decoder's, keys and values kept, positions counted from 0.
+        relative: float attention class to the one with relative positions, empty where the family never had them.
+        heads: where the heads of a layer are; None where they cannot be taken out.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
         longest: the most tokens a row can have, from the configuration.
         neurons: what configurations call the width of the feed-forward blocks.
@@ -117,6 +121,8 @@ class Family:
     shared: Callable[[Sequence[str], PreTrainedModel], tuple[Activation, ...]] = lambda names, model: ()
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
+    relative: Mapping[type[nn.Module], type[RelativePositions]] = field(default_factory=dict)
+    heads: HeadPlan | None = None
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
     decodes: bool = False
     attention_output: Literal["probabilities", "scores"] = "probabilities"
@@ -205,6 +211,13 @@ def feed_forward_input(layer: str, first: str, output: str) -> Activation:
             Point(output, "residual_quantizer", (residual,)),
         )
     )
+
+
+def distance_parts(path: str, attention: nn.Module) -> tuple[FloatPart, ...]:
+    """The products of relative positions, where an attention module has them."""
+    if not isinstance(attention, RelativePositions):
+        return ()
+    return (FloatPart(module=path, kind="relative positions", reason=DISTANCES),)
 
 
 def linear_input(module: str, *, depths: int = 1, token_axis: int = 1) -> Activation:

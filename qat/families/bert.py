@@ -5,6 +5,7 @@ their quantizers, which round the whole of them at every step: the same values w
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,6 +27,7 @@ from qat.families.base import (
     LayerPlan,
     attention_four,
     chain_stream,
+    distance_parts,
     feed_forward_input,
     find_family,
     find_first_writer,
@@ -46,6 +48,8 @@ from qat.families.blocks import (
 )
 from qat.families.encoder_states import QuantizesEncoderStates, encoder_states
 from qat.layers import QuantLinear
+from qat.pruned_heads import bert_like_heads
+from qat.relative_positions import RelativePositions
 from qat.residual_stream import StreamNorm, StreamTensor
 
 
@@ -55,6 +59,18 @@ class QuantBertSelfAttention(QuantizesAttention, BertSelfAttention):
 
 class QuantBertCrossAttention(QuantizesCrossAttention, BertCrossAttention):
     """Attention to another model's states."""
+
+
+class RelativeBertSelfAttention(RelativePositions, BertSelfAttention):
+    """The float module with relative positions."""
+
+    scaled_distances = True
+
+
+class QuantRelativeBertSelfAttention(RelativePositions, QuantBertSelfAttention):
+    """The same, quantized; distances stay float."""
+
+    scaled_distances = True
 
 
 class QuantBertAttention(QuantizesInput, BertAttention):
@@ -99,6 +115,7 @@ def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan
             *_plan_dense(f"{out}.dense"),
         ),
         weights=(*(group for half in halves for group in half.weights), (ffn,), (f"{out}.dense",)),
+        float_parts=distance_parts(f"{name}.attention.self", layer.get_submodule("attention.self")),
     )
 
 
@@ -186,23 +203,28 @@ def bert_family(
         shared=plan_shared,
         decodes=bool(outer),
         stream=plan_stream,
+        heads=bert_like_heads("attention.self", "attention.output.dense"),
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
         longest=longest,
     )
 
 
 BERT = register_family(
-    bert_family(
-        "bert",
-        BertLayer,
-        {
-            BertSelfAttention: QuantBertSelfAttention,
-            BertCrossAttention: QuantBertCrossAttention,
-            BertAttention: QuantBertAttention,
-            BertSelfOutput: QuantBertSelfOutput,
-            BertOutput: QuantBertOutput,
-            BertLayer: QuantBertLayer,
-        },
-        stack={BertEncoder: QuantBertEncoder},
+    replace(
+        bert_family(
+            "bert",
+            BertLayer,
+            {
+                BertSelfAttention: QuantBertSelfAttention,
+                RelativeBertSelfAttention: QuantRelativeBertSelfAttention,
+                BertCrossAttention: QuantBertCrossAttention,
+                BertAttention: QuantBertAttention,
+                BertSelfOutput: QuantBertSelfOutput,
+                BertOutput: QuantBertOutput,
+                BertLayer: QuantBertLayer,
+            },
+            stack={BertEncoder: QuantBertEncoder},
+        ),
+        relative={BertSelfAttention: RelativeBertSelfAttention},
     )
 )

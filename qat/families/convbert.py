@@ -45,6 +45,7 @@ from qat.families.blocks import QuantizesFeedForward, QuantizesInput, QuantizesR
 from qat.families.encoder_states import QuantizesEncoderStates, encoder_states
 from qat.grouped_linear import QuantGroupedLinear
 from qat.layers import SLOTS, HoldingWeights, QuantConv1d, QuantLinear
+from qat.pruned_heads import HeadPlan, HeadSlice, bert_like_heads
 from qat.quantizer import Slot
 from qat.residual_stream import StreamNorm, StreamTensor
 from qat.spec import Tokens
@@ -197,6 +198,20 @@ def _attention_four(inner: str, keys: Tokens) -> tuple[Activation, ...]:
     return (*measured, Activation(points=(point,), token_axis=2, range_source="constant"))
 
 
+_INNER, _OWN = "attention.self", ("weight", "bias")
+_HEADS = HeadPlan(
+    counter=_INNER,
+    slices=(
+        *bert_like_heads(_INNER, "attention.output.dense").slices[:-1],
+        *(HeadSlice(f"{_INNER}.{part}.{name}") for part in ("conv_out_layer", "conv_kernel_layer") for name in _OWN),
+        HeadSlice(f"{_INNER}.key_conv_attn_layer.pointwise.weight"),
+        HeadSlice(f"{_INNER}.key_conv_attn_layer.bias"),
+        HeadSlice(f"{_INNER}.conv_kernel_layer.weight", axis=1),
+        HeadSlice("attention.output.dense.weight", axis=1, copies=2),
+    ),
+)
+"""A head is its attention and its convolution both: its part of the query makes kernels of every head."""
+
 CONVBERT = register_family(
     Family(
         model_type="convbert",
@@ -225,6 +240,7 @@ CONVBERT = register_family(
             QuantConvBertOutput: QuantConvBertOutput.slots,
             QuantConvBertLayer: QuantConvBertLayer.slots,
         },
+        heads=_HEADS,
         plan=plan_layer,
         shared=plan_shared,
         stream=plan_stream,

@@ -27,6 +27,7 @@ from qat.families.base import (
     register_family,
 )
 from qat.layers import HoldingWeights, QuantConv1d
+from qat.pruned_heads import bert_like_heads
 from qat.quantizer import Slot
 from qat.residual_stream import Gain, StreamTensor, channel_axis
 
@@ -227,6 +228,7 @@ SQUEEZEBERT = register_family(
             QuantConvDropoutLayerNorm: ("residual_quantizer", "ffn_quantizer"),
             QuantSqueezeBertModule: ("hidden_quantizer",),
         },
+        heads=bert_like_heads("attention", "post_attention.conv1d"),
         plan=plan_layer,
         stream=plan_stream,
         attention_output="scores",

@@ -1,4 +1,4 @@
-"""Masked words: hidden tokens of a text are found again; scored by the share found and by perplexity."""
+"""Masked words: hidden tokens of a text are found again; scored by the probability the right ones were given."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,15 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedToken
 from qat.data import Rows
 from qat.tasks.base import Answers, Asked, Columns, Encoded, Kept, Outputs, Prediction, Task
 from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes, require_holes
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, conclude_tokens, count_tokens, judge_tokens, mask_rows
+from qat.tasks.masking import (
+    EncodedMasks,
+    agree_on_tokens,
+    conclude_tokens,
+    count_tokens,
+    find_masked,
+    judge_tokens,
+    mask_rows,
+)
 from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
@@ -76,11 +84,11 @@ class FillMask(Task):
         return judge_tokens(answers["logits"], given["labels"])
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
-        """Hidden tokens that were found, all of them, and how likely the right ones were."""
-        return count_tokens(outputs, rows)
+        """As ``count_tokens``, of the hidden tokens."""
+        return count_tokens(outputs, find_masked(rows))
 
     def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
-        """The share of hidden tokens that were found, and the perplexity."""
+        """How probable the hidden tokens were to the model, as ``conclude_tokens`` says it."""
         return conclude_tokens(tally)
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:

@@ -14,7 +14,15 @@ from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import Answers, Asked, Columns, Encoded, Feature, Kept, Outputs, Prediction, Task
 from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, conclude_tokens, count_tokens, judge_tokens, mask_rows
+from qat.tasks.masking import (
+    EncodedMasks,
+    agree_on_tokens,
+    conclude_tokens,
+    count_tokens,
+    find_masked,
+    judge_tokens,
+    mask_rows,
+)
 from qat.tasks.next_sentence_prediction import read_pair_labels
 from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
@@ -147,13 +155,14 @@ class Pretraining(Task):
         return {**judge_tokens(answers[_TOKENS], given["labels"]), _PAIRS: (pairs, np.ones(1, np.bool_))}
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
-        """As of masked words, and the pairs that were judged right."""
+        """As ``count_tokens``, of the hidden tokens, and the pairs that were judged right."""
         target = next((head.target for head in _HEADS if head.target in rows[0]), _HEADS[0].target)
         right = outputs[_PAIRS].argmax(axis=1) == rows.read(target)
-        return {**count_tokens(outputs, rows), **count_sums(right=float(right.sum()), n=len(rows))}
+        hidden = count_tokens(outputs, find_masked(rows))
+        return {**hidden, **count_sums(right=float(right.sum()), n=len(rows))}
 
     def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
-        """The share of hidden tokens that were found, their perplexity, and the share of pairs judged right."""
+        """How probable the hidden tokens were, as ``conclude_tokens`` says it, and the share of pairs judged right."""
         return {**conclude_tokens(tally), "pair_accuracy": divide(tally, "right")}
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:

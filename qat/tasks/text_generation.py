@@ -12,8 +12,8 @@ from qat.data import Rows
 from qat.errors import DataError
 from qat.families import find_family
 from qat.tasks.base import IGNORED_LABEL, Answers, Columns, Encoded, Feature, Kept, Outputs, Task
-from qat.tasks.masking import agree_on_tokens, judge_tokens
-from qat.tasks.tally import Tally, count_sums, divide
+from qat.tasks.masking import agree_on_tokens, conclude_tokens, count_tokens, judge_tokens
+from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -83,31 +83,20 @@ class TextGeneration(Task):
         return judge_tokens(answers["logits"], following)
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
-        """Tokens that were said rightly, all that have one before them, and the sum of their log-likelihoods."""
-        likelihood = outputs["log_likelihood"].astype(np.float64)
-        there = np.isfinite(likelihood)
-        following = np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences])
-        right = outputs["said"][there] == following
-        return count_sums(right=float(right.sum()), n=len(following), likelihood=float(likelihood[there].sum()))
+        """As ``count_tokens``, of every token that has one before it."""
+        return count_tokens(outputs, np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences]))
 
     def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
-        """The geometric mean of the probabilities that the tokens were given, its inverse, and the share of right ones.
-
-        The first rises as the model improves and is the headline: 99 % of it is a perplexity 1.01 times as high.
+        """How probable the next tokens were to the model, as ``conclude_tokens`` says it.
 
         >>> rows = EncodedText([{"input_ids": [4, 5, 6]}], max_length=8, truncated=0, source="a row")
         >>> outputs = {"said": np.array([[5.0, 7.0, np.nan]]), "log_likelihood": np.log([[0.5, 0.125, np.nan]])}
         >>> {name: round(value, 6) for name, value in TextGeneration().score(outputs, rows).items()}
         {'token_probability': 0.25, 'perplexity': 4.0, 'accuracy': 0.5}
         """
-        if not tally["n"]:
+        if not tally["tokens"]:
             raise DataError(f"{rows.source} has no text of two tokens: there is nothing to say after the first")
-        mean = divide(tally, "likelihood")
-        return {
-            "token_probability": float(np.exp(mean)),
-            "perplexity": float(np.exp(-mean)),
-            "accuracy": divide(tally, "right"),
-        }
+        return conclude_tokens(tally)
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each token that has one before it whether both say the same."""

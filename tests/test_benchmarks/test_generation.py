@@ -17,7 +17,7 @@ def test_torch_and_graphs_say_the_same(tmp_path: Path) -> None:
     long = [row for row in tiny_rows(80, 0) if len(str(row["text"]).split()) > 14]
     data.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
     out = tmp_path / "generation.json"
-    generation_command(checkpoint, data, data, out, steps=2, prompts=5, new_tokens=8)
+    generation_command(checkpoint, data, data, out, steps=2, prompts=5)
     found = json.loads(out.read_text(encoding="utf-8"))
     assert list(found["scores"]) == ["fp32", "ptq", "qat", "onnx"]
     assert found["said_by_torch_and_graphs_in_float"] == {"tokens": 1.0, "prompts": 1.0}

@@ -28,7 +28,13 @@ from tests.tiny import MAX_LENGTH, tiny_bert, tiny_tokenizer
 from tests.tiny_decoders import Batch, decoder_batch, make_calibrated_decoder
 from tests.tolerances import FLIPPED_ROWS, FLOAT_FP16, GRAPH_FP32
 
-CPU: tuple[tuple[str, Precision], ...] = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("rtx", "fp32"))
+EXACT = [
+    pytest.param("onnxruntime", True, id="onnxruntime"),
+    *(
+        pytest.param(target, quantized, id=f"{target}-{quantized}", marks=pytest.mark.long)
+        for target, quantized in (("onnxruntime", False), ("openvino", True), ("openvino", False), ("rtx", True))
+    ),
+]
 PROMPTS = 20
 
 
@@ -51,7 +57,7 @@ class Traced:
 
 @pytest.fixture(scope="module")
 def decoder() -> Traced:
-    model = make_calibrated_decoder()
+    model = make_calibrated_decoder(layers=1)
     step = trace_next(model)
     assert step is not None
     return Traced(model, trace_model(model), step)
@@ -113,8 +119,7 @@ def errors(folder: Path, model: PreTrainedModel, batch: Batch) -> list[float]:
 def test_graphs_are_named_as_onnx_decoders_name_them(decoder: Traced, tmp_path: Path) -> None:
     folder = decoder.write(tmp_path / "onnx", "onnxruntime", "fp32")
     whole, step = (onnx.load(folder / name).graph for name in ("model.onnx", STEP_FILE))
-    kept = list_kept(2)
-    assert kept == ["0.key", "0.value", "1.key", "1.value"]
+    kept = list_kept(1)
     assert [each.name for each in whole.input] == ["input_ids", "attention_mask"]
     assert [each.name for each in step.input][:3] == ["input_ids", "attention_mask", "position_ids"]
     assert [each.name for each in step.input][3:] == [f"past_key_values.{each}" for each in kept]
@@ -123,18 +128,15 @@ def test_graphs_are_named_as_onnx_decoders_name_them(decoder: Traced, tmp_path: 
     shapes = {each.name: each.type.tensor_type.shape.dim for each in step.input}
     axes = {name: [dim.dim_param or dim.dim_value for dim in shape] for name, shape in shapes.items()}
     assert axes["attention_mask"] == ["batch", "past + 1"]
-    assert axes["past_key_values.1.value"] == ["batch", 2, "past", 32]
+    assert axes["past_key_values.0.value"] == ["batch", 2, "past", 32]
     manifest = read_manifest(folder)
     assert manifest["graphs"] == {"whole": "model.onnx", "step": STEP_FILE}
     assert manifest["bytes"] == sum((folder / name).stat().st_size for name in ("model.onnx", STEP_FILE))
 
 
-@pytest.mark.parametrize("quantized", [True, False])
-@pytest.mark.parametrize(("target", "precision"), CPU)
-def test_both_graphs_compute_what_torch_does(
-    decoder: Traced, tmp_path: Path, target: str, precision: Precision, *, quantized: bool
-) -> None:
-    folder = decoder.write(tmp_path / "onnx", target, precision, quantized=quantized)
+@pytest.mark.parametrize(("target", "quantized"), EXACT)
+def test_both_graphs_compute_what_torch_does(decoder: Traced, tmp_path: Path, target: str, *, quantized: bool) -> None:
+    folder = decoder.write(tmp_path / "onnx", target, "fp32", quantized=quantized)
     shapes = ((1, 1), (3, 11), (2, MAX_LENGTH - 1))
     batches = [decoder_batch(*shape, seed=seed) for seed, shape in enumerate(shapes)]
     if quantized:
@@ -145,6 +147,7 @@ def test_both_graphs_compute_what_torch_does(
     assert max(error for each in found for error in each) < GRAPH_FP32.value
 
 
+@pytest.mark.long
 def test_half_precision_rounds_what_is_kept_once(decoder: Traced, tmp_path: Path) -> None:
     folder = decoder.write(tmp_path / "onnx", "rtx", "fp16", quantized=False)
     with disable_quantizers(decoder.model):
@@ -240,6 +243,13 @@ def test_cross_attention_and_one_shape_have_no_graphs(decoder: Traced, tmp_path:
     assert str(caught.value) == (
         "export.shape 8x32 was asked for, but a decoder has one token more at each step: export it without export.shape"
     )
+    inputs = ExportSettings(inputs=("input_ids", "attention_mask"))
+    with pytest.raises(ExportError) as caught:
+        export(decoder.model, tmp_path / "onnx", settings=inputs)
+    assert str(caught.value) == (
+        "export.inputs input_ids, attention_mask was asked for, but the graphs of a decoder have inputs of their own: "
+        "export it without export.inputs"
+    )
     assert not (tmp_path / "onnx").exists()
 
 
@@ -250,10 +260,10 @@ def test_every_planned_product_of_both_graphs_is_int8(decoder: Traced, tmp_path:
     for name in ("model.onnx", STEP_FILE):
         made = build(folder / name, folder / f"{name}.engine", settings=settings)
         assert (made.audit.status, made.audit.float_gemms) == ("complete", 0)
-        assert made.audit.int8_gemms == 8
-        assert {row.name.split(".")[0] for row in made.audit.rows if row.reason} <= {"cls", "__myl_FcAdd_myl0_23"}
+        assert made.audit.int8_gemms == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_cpu_runtimes_run_both_graphs_in_int8(decoder: Traced, tmp_path: Path, target: str) -> None:
     folder = decoder.write(tmp_path / "onnx", target, "fp32")

@@ -57,9 +57,17 @@ def test_a_missing_folder_with_nothing_near(tmp_path: Path) -> None:
         assert refusal(missing) == f"no checkpoint folder {missing}: give the folder of a Hugging Face checkpoint"
 
 
-def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == (
-        f"{tmp_path} is no checkpoint: it has no config.json; give a folder that save_pretrained or qdq wrote"
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path} is no checkpoint: it has no config.json, and nothing else of huggingface (config.json and "
+        "model.safetensors or pytorch_model.bin, whole or in shards)"
+    )
+
+
+def test_weights_without_a_configuration(float_folder: Path) -> None:
+    (float_folder / "config.json").unlink()
+    assert refusal(float_folder) == (
+        f"{float_folder} is no checkpoint: it has no config.json; give a folder that save_pretrained or qdq wrote"
     )
 
 
@@ -69,7 +77,7 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
         (b"{", "Expecting property name"),
         (b"", "Expecting value"),
         (b"{}", "'model_type'"),
-        (b"[1]", "list indices"),
+        (b"[1]", "'list' object is not a mapping"),
         (b"\xff\xfe{", "'utf-8' codec"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -160,7 +161,7 @@ def test_an_unknown_family_is_named() -> None:
 
 
 def test_cross_attention_is_for_families_that_decode() -> None:
-    small = {"num_hidden_layers": 1, "hidden_size": 12, "is_decoder": True, "add_cross_attention": True}
+    small: Any = {"num_hidden_layers": 1, "hidden_size": 12, "is_decoder": True, "add_cross_attention": True}
     with pytest.raises(CheckpointError) as caught:
         wrap(RobertaForCausalLM(RobertaConfig(**small)))
     assert str(caught.value) == (
