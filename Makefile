@@ -15,7 +15,7 @@ READY := .venv/.installed
 SAMPLE := benchmarks/sample
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo peers gpu test test-long test-all check clean
+.PHONY: help demo peers gpu gpu-there test test-long test-all check clean
 
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
@@ -50,7 +50,13 @@ peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL) \
 	    --out runs/peers/$(notdir $(CHECKPOINT)).json
 
-gpu: $(READY)
+NVIDIA ?= $(shell command -v nvidia-smi)
+
+# Asked before anything is installed: torch with CUDA is gigabytes.
+gpu-there:
+	@test -n "$(NVIDIA)" || { echo "make gpu: no NVIDIA GPU on this machine (no nvidia-smi): run it where there is one" >&2; exit 2; }
+
+gpu: gpu-there $(READY)
 	$(BIN)/python -m benchmarks.gpu --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL)
 
 test: $(READY)

@@ -47,8 +47,8 @@ class Asking:
 class Predictor:
     """An opened artefact that answers texts; open it with ``with``.
 
-    What it held is ``truncated``: how many of the rows answered so far were longer than the model takes and lost their
-    end.
+    Attributes:
+        truncated: how many of the rows answered so far were longer than the model takes and lost their end.
 
     Args:
         artefact: a checkpoint folder, an exported folder, an ONNX file or an engine.

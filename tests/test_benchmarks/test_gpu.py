@@ -1,6 +1,7 @@
 """``make gpu``: a clear end where there is no GPU, and the whole of it with what stands in for one."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from export.gpu import Gpu
 from export.runners.base import Runner
 from export.runners.load import load_runner
 from qat.errors import BuildError
+from tests.contracts.source_tree import ROOT
 from tests.test_command_line.calling import make_workspace
 
 
@@ -29,6 +31,14 @@ def test_without_a_gpu_it_ends_with_code_2_and_one_line(
     assert capsys.readouterr().err == (
         "qdq: this needs an NVIDIA GPU, and torch 2.13.0+cpu finds none on this machine: run it where there is one; if "
         "there is one here, run make clean, then make gpu, which installs torch with CUDA\n"
+    )
+
+
+def test_make_says_so_before_it_installs_anything() -> None:
+    done = subprocess.run(["make", "gpu", "NVIDIA="], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == (
+        "make gpu: no NVIDIA GPU on this machine (no nvidia-smi): run it where there is one"
     )
 
 
