@@ -1,11 +1,12 @@
 """``python -m benchmarks.throughput``: its options, its table, its JSON."""
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -73,15 +74,7 @@ def throughput_command(
             stack.enter_context(each.runner)
         say(f"{rounds} rounds over {len(encoded)} rows, {streams} at once ...")
         passes = time_passes(contestants, encoded, found, batching=batching, rounds=rounds, clock=CLOCKS[clock])
-    facts = {each.name: (each.runner.precision, each.int8_kernels) for each in contestants}
     padding = {name: share_padding(encoded, replace(batching, order=order)) for name, order in ORDERS.items()}
-    print_table(
-        f"{checkpoint}: {len(encoded)} rows, {batch_size} a batch, {streams} streams, {clock} clock; padding "
-        + ", ".join(f"{name} {share:.1%}" for name, share in padding.items()),
-        ("runtime", "precision", "INT8", "batches", "texts/s", f"x {BASELINE}", "±", "x random"),
-        [(each.name, *facts[each.name], each.order, round(each.texts_per_s), each.ratio, each.spread, each.bucketing)
-         for each in passes],
-    )  # fmt: skip
     result = {
         "checkpoint": str(checkpoint),
         "rows": len(encoded),
@@ -90,10 +83,30 @@ def throughput_command(
         "clock": clock,
         "padding": padding,
         "encoding_texts_per_s": len(encoded) * 1000 / reading.p50,
-        "contestants": {name: {"precision": each, "int8_kernels": kernels} for name, (each, kernels) in facts.items()},
+        "contestants": {
+            each.name: {"precision": each.runner.precision, "int8_kernels": each.int8_kernels} for each in contestants
+        },
         "passes": [asdict(each) for each in passes],
         "environment": describe_environment(),
     }
+    _print_passes(result)
     if out is not None:
         write_json(out, result)
     print_json(result)
+
+
+def _print_passes(result: Mapping[str, Any]) -> None:
+    padding = ", ".join(f"{name} {share:.1%}" for name, share in result["padding"].items())
+    rows = [
+        (
+            *(one["name"], *result["contestants"][one["name"]].values(), one["order"], round(one["texts_per_s"])),
+            *(one["ratio"], one["spread"], one["bucketing"]),
+        )
+        for one in result["passes"]
+    ]
+    print_table(
+        f"{result['rows']} rows, {result['batch_size']} a batch, {result['streams']} at once, {result['clock']} clock; "
+        f"padding {padding}",
+        ("runtime", "precision", "INT8", "batches", "texts/s", f"x {BASELINE}", "±", "x random"),
+        rows,
+    )
