@@ -153,7 +153,8 @@ def _load(
         if getattr(config, "quantization_config", None) is None and needs_structure(config):
             source["quantization_config"] = StructureConfig()
         with quiet_transformers():
-            model, info = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
+            loaded: Any = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
+            model, info = loaded
             tokenizer = kept.load_tokenizer(folder, config)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_describe_pickle(folder, str(error))) from error

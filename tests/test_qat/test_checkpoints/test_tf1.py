@@ -73,9 +73,7 @@ def test_files_that_end_too_early(folder: Path, name: str, kept: int) -> None:
     path = folder / f"model.ckpt.{name}"
     path.write_bytes(path.read_bytes()[:kept])
     message = refusal(folder)
-    assert message.startswith(
-        f"{folder}/model.ckpt.index is no TensorFlow checkpoint, or it or its data is damaged ("
-    )
+    assert message.startswith(f"{folder}/model.ckpt.index is no TensorFlow checkpoint, or it or its data is damaged (")
     assert message.endswith("): download it again")
 
 
@@ -116,9 +114,7 @@ def test_a_configuration_that_is_missing_or_another(folder: Path) -> None:
         "'bert/embeddings/word_embeddings' ((16, 8) given, (16, 16) expected)"
     )
     path.unlink()
-    assert refusal(folder) == (
-        f"{folder} has no configuration: put bert_config.json or config.json beside the variables"
-    )
+    assert refusal(folder) == (f"{folder} has no configuration: put bert_config.json or config.json beside it")
 
 
 def test_no_tokenizer_beside_it(folder: Path) -> None:
@@ -177,9 +173,7 @@ def test_a_fine_tuned_classifier(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     """As ``run_classifier.py`` saves it: the head lies at the top, its weight not transposed."""
     weight, bias = np.arange(24, dtype=np.float32).reshape(3, 8), np.ones(3, np.float32)
     heads = {f"cls__{name}": None for name in ("seq_relationship__output_weights", "seq_relationship__output_bias")}
-    gone = {
-        name.replace("/", "__"): None for name in tf1.read_variables(folder) if name.startswith("cls/predictions")
-    }
+    gone = {name.replace("/", "__"): None for name in tf1.read_variables(folder) if name.startswith("cls/predictions")}
     change(monkeypatch, folder, output_weights=weight, output_bias=bias, **heads, **gone)
     model = load_checkpoint(folder, TASK).model
     assert (type(model).__name__, model.config.num_labels) == ("BertForSequenceClassification", 3)
