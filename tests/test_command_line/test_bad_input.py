@@ -148,7 +148,7 @@ SETTINGS = [
     (
         (*CALIBRATE, "--recipe", "{d}/recipe.toml"),
         "recipe '{d}/recipe.toml': unknown key 'wieghts', did you mean 'weights'? "
-        "known: name, rules, scale_type, sharing, weight_bits, weights",
+        "known: name, rules, scale_type, sharing, weight_bits, weight_ranges, weights",
     ),
     (
         (*CALIBRATE, "--recipe", "tensort"),
