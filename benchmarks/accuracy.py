@@ -46,6 +46,10 @@ def _require_fitting(runner: Runner, rows: Encoded) -> None:
             f"{rows.source} has pairs of texts, but this artefact takes no token_type_ids: it was calibrated on single "
             "texts; calibrate the float checkpoint on pairs"
         )
+    if "position_ids" in runner.inputs:
+        raise DataError(
+            f"{rows.source} has no position_ids, which this artefact takes: score one that was exported without them"
+        )
     for name, axes in runner.inputs.items():
         clash = [
             (takes, has)

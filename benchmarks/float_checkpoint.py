@@ -33,6 +33,7 @@ def start_checkpoint(encoder: Path, task: str, labels: list[str], seed: int) -> 
     found = find_task(task)
     require_head(read_config(encoder), found, folder=encoder)
     names = {
+        **found.config,
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {name: number for number, name in enumerate(labels)},

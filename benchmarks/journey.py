@@ -30,6 +30,7 @@ from export.exported import (
     Lowering,
     require_exportable,
     trace_model,
+    trace_next,
     write_exported,
 )
 from export.runners.base import Runner
@@ -193,7 +194,12 @@ def _export(
     journey: Journey, checkpoint: Checkpoint, graph: ir.Model, lowering: Lowering, folder: Path
 ) -> tuple[ExportedModel, ExportedModel]:
     exported = write_exported(
-        graph, checkpoint.model, journey.out / "onnx", lowering=lowering, tokenizer=checkpoint.tokenizer
+        graph,
+        checkpoint.model,
+        journey.out / "onnx",
+        lowering=lowering,
+        tokenizer=checkpoint.tokenizer,
+        step=trace_next(checkpoint.model),
     )
     float_twin = replace(lowering, quantized=False)
     return exported, write_exported(graph, checkpoint.model, folder / "float", lowering=float_twin, tokenizer=None)

@@ -19,7 +19,7 @@ from calibration.distributed import follow_first
 from qat.answers import has_independent_labels, is_distribution, read_answers
 from qat.batches import drop_targets
 from qat.families import find_family
-from qat.padding import find_real, real_tokens
+from qat.padding import RealTokens, find_real, real_tokens
 from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 from qat.residual_stream import StreamTensor, channel_axis, nearest_power, rescale_stream
 
@@ -199,16 +199,16 @@ def divergence(answer: Mapping[str, Tensor], reference: Mapping[str, Tensor]) ->
 
 def _measure_harm(model: PreTrainedModel, batches: Sequence[Batch], reference: Sequence[Mapping[str, Tensor]]) -> float:
     """The divergence a row, every range the largest magnitude of the batch: one pass finds and uses them."""
-    real: list[Tensor | None] = [None]
+    real = [RealTokens()]
 
     def fit(module: FakeQuantizer, given: tuple[Tensor, ...]) -> None:
-        module.amax[module.depth] = real_tokens(given[0], real[0], module.spec.token_axis).abs().max()
+        module.amax[module.depth] = real[0].pick(given[0], module.spec).abs().max()
 
     hooks = [quantizer.register_forward_pre_hook(fit) for _, quantizer in calibrated_quantizers(model)]
     total = 0.0
     try:
         for batch, wanted in zip(batches, reference, strict=True):
-            real[0] = find_real(batch.get("attention_mask"))
+            real[0] = RealTokens.of(batch)
             total += divergence(_answer(model, batch), wanted)
     finally:
         for hook in hooks:

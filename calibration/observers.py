@@ -10,7 +10,7 @@ from calibration.channels import ChannelPeaks
 from calibration.histogram import Histogram, magnitude_bits
 from calibration.probe import Probe
 from qat.errors import CheckpointError, DataError, RangeError
-from qat.padding import find_real, real_tokens
+from qat.padding import RealTokens
 from qat.quantizer import FakeQuantizer, calibrated_quantizers
 
 Key = tuple[str, int]
@@ -34,7 +34,7 @@ class RangeObserver:
         self.channels = {name: [ChannelPeaks() for _ in found] for name, found in self.histograms.items()}
         self.batches = self.rows = self.tokens = 0
         self.probe = Probe()
-        self._real: Tensor | None = None
+        self._real = RealTokens()
         self._fresh: dict[Key, None] = {}
 
     @contextmanager
@@ -56,9 +56,9 @@ class RangeObserver:
         Raises:
             DataError: it holds nothing but padding.
         """
-        first, mask = next(iter(inputs.values())), inputs.get("attention_mask")
-        self._real = find_real(mask)
-        real = first.numel() if self._real is None else len(self._real)
+        first = next(iter(inputs.values()))
+        self._real = RealTokens.of(inputs)
+        real = first.numel() if self._real.own is None else len(self._real.own)
         if real == 0:
             raise DataError(f"batch {number} holds nothing but padding: remove its empty rows")
         self._fresh = {}
@@ -102,7 +102,7 @@ class RangeObserver:
 
     def _make_hook(self, name: str) -> Callable[[FakeQuantizer, tuple[Tensor, ...]], None]:
         def count(module: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
-            x = real_tokens(arguments[0], self._real, module.spec.token_axis)
+            x = self._real.pick(arguments[0], module.spec)
             bits = magnitude_bits(x)
             self.histograms[name][module.depth].update(x, bits)
             self.channels[name][module.depth].update(bits)

@@ -62,7 +62,7 @@ def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
     generator = torch.Generator().manual_seed(0)
     with disable_quantizers(model), _gradients_of_activations(model), torch.enable_grad():
         for batch in batches:
-            with _recording(model) as made:
+            with _recording(model) as made, _without_cache(model):
                 output = model(**drop_targets(batch))
             answers = [call.answer for call in made]
             for projection in project(read_answers(output, batch, independent=independent), generator):
@@ -145,6 +145,17 @@ def _recording(model: PreTrainedModel) -> Iterator[list[Call]]:
     finally:
         for _, layer in layers:
             del vars(layer)["forward"]
+
+
+@contextmanager
+def _without_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block a decoder keeps no keys and values, which a layer that is run again would add its own to."""
+    before = getattr(model.config, "use_cache", False)
+    model.config.use_cache = False
+    try:
+        yield
+    finally:
+        model.config.use_cache = before
 
 
 @contextmanager

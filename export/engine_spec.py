@@ -27,7 +27,7 @@ class ShapeRange:
     sequence: Range
 
     def __post_init__(self) -> None:
-        for axis, sizes in self.axes().items():
+        for axis, sizes in {"batch": self.batch, "sequence": self.sequence}.items():
             if not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= _LARGEST:
                 raise BuildError(
                     f"{axis} sizes {sizes} were given; expected (smallest, usual, largest), from 1 to {_LARGEST}"
@@ -44,8 +44,10 @@ class ShapeRange:
         return all(low == high for low, _, high in (self.batch, self.sequence))
 
     def axes(self) -> dict[str, Range]:
-        """The ranges by the names that dynamic axes carry in an exported graph."""
-        return {"batch": self.batch, "sequence": self.sequence}
+        """The ranges by the names that dynamic axes carry in an exported graph; a decoder's past is that of a row."""
+        shortest, usual, longest = self.sequence
+        after = (shortest + 1, usual + 1, longest + 1)
+        return {"batch": self.batch, "sequence": self.sequence, "past": self.sequence, "past + 1": after}
 
     def covers(self, batch: int, sequence: int) -> bool:
         """Whether an engine of this range takes so many rows and tokens."""

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import onnx_ir as ir
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.convolutions import list_convolutions
+from export.decoder_graphs import STEP_FILE, keeps_past, trace_prompt, trace_step
 from export.onnx_export import AXES, trace_graph
 from export.overflow import Feed, Overflow, find_overflows, read_probe_rows
 from export.passes.drop_unit_gains import DropUnitGains
@@ -20,7 +23,7 @@ from export.passes.int8_embeddings import Int8Embeddings
 from export.passes.strip_metadata import StripMetadata
 from export.passes.strip_quantization import StripQuantization
 from export.passes.tie_tables import TieTables
-from export.settings import ExportSettings
+from export.settings import ExportSettings, Input
 from export.targets import Target, find_target
 from export.targets.base import Precision
 from qat.artefacts import atomic_folder, write_manifest
@@ -39,7 +42,8 @@ class ExportedModel:
     """An exported folder and what is in it.
 
     Attributes:
-        folder: holds ``model.onnx``, ``config.json``, the tokenizer and the manifest.
+        folder: holds ``model.onnx`` (of a decoder ``model_with_past.onnx`` as well), ``config.json``, the tokenizer and
+            the manifest.
         target: the engine it was lowered for.
         precision: what everything that is not INT8 runs in.
         quantized: False for the float twin.
@@ -121,14 +125,14 @@ def export(
     chosen = find_target(target or config.target)
     lowering = Lowering(chosen, chosen.choose_precision(precision), settings=settings or ExportSettings())
     require_exportable(model, config, lowering.target, lowering.precision)
-    _require_positions(model, lowering.settings)
-    graph = trace_model(model)
+    _require_traceable(model, lowering.settings)
+    graph, step = trace_model(model, lowering.settings.inputs), trace_next(model)
     if lowering.settings.data is not None and lowering.precision == "fp16":
         if tokenizer is None:
             raise ExportError("rows to probe for overflow were given without a tokenizer to encode them: give both")
         feeds = read_probe_rows(model, tokenizer, lowering.settings.data, limit=lowering.settings.rows)
         lowering = replace(lowering, overflows=probe_overflow(graph, lowering, feeds))
-    return write_exported(graph, model, Path(out), lowering=lowering, tokenizer=tokenizer)
+    return write_exported(graph, model, Path(out), lowering=lowering, tokenizer=tokenizer, step=step)
 
 
 def probe_overflow(graph: ir.Model, lowering: Lowering, feeds: Sequence[Feed]) -> tuple[Overflow, ...]:
@@ -154,7 +158,27 @@ def require_exportable(model: PreTrainedModel, config: QDQConfig, target: Target
     target.require_granularity(config.recipe.weights, precision)
 
 
-def _require_positions(model: PreTrainedModel, settings: ExportSettings) -> None:
+def _require_traceable(model: PreTrainedModel, settings: ExportSettings) -> None:
+    """Passes when there is a graph of that model and shape.
+
+    Raises:
+        ExportError: it attends to another model's states, or takes no such shape.
+    """
+    if getattr(model.config, "add_cross_attention", False):
+        raise ExportError(
+            "a decoder with cross-attention has no graphs here (add_cross_attention is true in its config.json): it "
+            "reads another model's states, which no input holds; run it in torch, or export a decoder without it"
+        )
+    if settings.shape is not None and keeps_past(model):
+        raise ExportError(
+            f"export.shape {'x'.join(map(str, settings.shape))} was asked for, but a decoder has one token more at "
+            "each step: export it without export.shape"
+        )
+    if settings.inputs is not None and keeps_past(model):
+        raise ExportError(
+            f"export.inputs {', '.join(settings.inputs)} was asked for, but the graphs of a decoder have inputs of "
+            "their own: export it without export.inputs"
+        )
     longest = longest_row(model.config)
     if settings.shape is not None and settings.shape[1] > longest:
         raise ExportError(
@@ -163,12 +187,37 @@ def _require_positions(model: PreTrainedModel, settings: ExportSettings) -> None
         )
 
 
-def trace_model(model: PreTrainedModel) -> ir.Model:
-    """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for."""
+def trace_model(model: PreTrainedModel, inputs: Sequence[str] | None = None) -> ir.Model:
+    """The graph before any lowering, with the inputs and outputs of the task the model was calibrated for.
+
+    Of a model that generates it is the one that reads a prompt.
+
+    Raises:
+        ExportError: other ``inputs`` are given, and the model takes one of them not.
+    """
     task = quantization_config(model).task
-    inputs: Sequence[str] = task.get("inputs", _INPUTS)
+    inputs = task.get("inputs", _INPUTS) if inputs is None else _require_inputs(model, inputs)
     outputs: Sequence[str] = task.get("outputs", _OUTPUTS)
+    if keeps_past(model):
+        return trace_prompt(model, inputs=inputs, outputs=outputs)
     return trace_graph(model, inputs=inputs, outputs=outputs, axes=tuple(task.get("axes", AXES)))
+
+
+def trace_next(model: PreTrainedModel) -> ir.Model | None:
+    """The graph of one token more, before any lowering; None for a model that does not generate."""
+    outputs: Sequence[str] = quantization_config(model).task.get("outputs", _OUTPUTS)
+    return trace_step(model, outputs=outputs) if keeps_past(model) else None
+
+
+def _require_inputs(model: PreTrainedModel, inputs: Sequence[str]) -> Sequence[str]:
+    if keeps_past(model):
+        raise ExportError("a model that generates reads tokens and its past: leave export.inputs out")
+    takes = signature(model.forward).parameters
+    for name in inputs:
+        if name not in takes:
+            known = ", ".join(each for each in get_args(Input) if each in takes)
+            raise ExportError(f"export.inputs names {name}, which {type(model).__name__} does not take: known: {known}")
+    return inputs
 
 
 def lower_graph(graph: ir.Model, lowering: Lowering) -> ir.Model:
@@ -195,13 +244,15 @@ def write_exported(
     *,
     lowering: Lowering,
     tokenizer: PreTrainedTokenizerBase | None,
+    step: ir.Model | None = None,
 ) -> ExportedModel:
-    """The exported folder of a traced graph; a traced graph serves several targets."""
+    """The exported folder of a traced graph, and of the ``step`` behind it; a traced graph serves several targets."""
     lowered = lower_graph(graph, lowering)
+    graphs = {MODEL_FILE: lowered} | ({} if step is None else {STEP_FILE: lower_graph(step, lowering)})
     with atomic_folder(out) as staging:
-        path = staging / MODEL_FILE
-        ir.save(lowered, path)
-        onnx.checker.check_model(path, full_check=True)
+        for name, each in graphs.items():
+            ir.save(each, staging / name)
+            onnx.checker.check_model(staging / name, full_check=True)
         model.config.save_pretrained(staging)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
@@ -211,11 +262,12 @@ def write_exported(
             "quantized": lowering.quantized,
             "settings": lowering.settings.model_dump(mode="json"),
             "recipe": quantization_config(model).recipe.model_dump(mode="json"),
+            "graphs": dict(zip(("whole", "step"), graphs, strict=False)),
             "inputs_of_graph": [value.name for value in lowered.graph.inputs],
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
             "token_outputs": [value.name for value in graph.graph.outputs if _has_tokens(value)],
             "overflow": None if lowering.overflows is None else [asdict(each) for each in lowering.overflows],
-            "bytes": path.stat().st_size,
+            "bytes": sum((staging / name).stat().st_size for name in graphs),
             "convolutions": [asdict(each) for each in list_convolutions(graph, lowered)],
         }
         source = str(model.config.name_or_path)  # empty for a model that was never on disk

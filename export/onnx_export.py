@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -21,6 +22,23 @@ OPSET = 20
 Axes = tuple[int | str, ...]
 AXES = ("batch", "sequence")
 _LARGEST_BATCH = 65536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphInput:
+    """An input of a graph to be: its name, an example, and its axes, free ones by name."""
+
+    name: str
+    example: Tensor
+    axes: Axes
+
+
+def free_axes(longest: int) -> dict[str, Any]:
+    """The axes that graphs leave free, with the sizes they can have, in a model of that many positions."""
+    return {
+        "batch": torch.export.Dim("batch", min=1, max=_LARGEST_BATCH),
+        "sequence": torch.export.Dim("sequence", min=1, max=longest),
+    }
 
 
 class _NamedOutputs(nn.Module):
@@ -56,31 +74,50 @@ def trace_graph(
         outputs: the fields of its output to keep.
         axes: of each input, ``batch`` first and ``sequence`` last; a number between them (of choices) is fixed.
     """
-    refresh_weight_ranges(model)
     longest = longest_row(model.config)
+    shape = example_shape(axes, longest)
+    given = [GraphInput(name=name, example=_example_input(name, shape), axes=axes) for name in inputs]
+    return trace_module(_NamedOutputs(model, inputs, outputs), model, given, outputs, free_axes(longest))
+
+
+def example_shape(axes: Axes, longest: int) -> tuple[int, ...]:
+    """The sizes that a graph with those axes is traced at."""
     sizes = {"batch": 2, "sequence": min(16, longest)}
-    shape = tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
-    example = tuple(_example_input(name, shape) for name in inputs)
-    free = {
-        "batch": torch.export.Dim("batch", min=1, max=_LARGEST_BATCH),
-        "sequence": torch.export.Dim("sequence", min=1, max=longest),
-    }
-    dims = {place: free[axis] for place, axis in enumerate(axes) if isinstance(axis, str)}
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in axes)
+
+
+def trace_module(
+    module: nn.Module,
+    model: PreTrainedModel,
+    inputs: Sequence[GraphInput],
+    outputs: Sequence[str],
+    free: Mapping[str, Any],
+) -> ir.Model:
+    """The graph of ``module`` in FP32, its nodes named after the modules of ``model``.
+
+    Args:
+        module: holds the model as ``model``; takes the inputs one by one, in order, and gives the outputs as a tuple.
+        model: on the CPU.
+        inputs: of the graph.
+        outputs: their names.
+        free: by name, each axis that is no number.
+    """
+    refresh_weight_ranges(model)
+    dims = tuple(
+        {place: free[axis] for place, axis in enumerate(each.axes) if isinstance(axis, str)} for each in inputs
+    )
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), whole_feed_forward(model), _quiet_exporter():
             program = torch.export.export(
-                _NamedOutputs(model, inputs, outputs),
-                example,
-                dynamic_shapes=(tuple(dims for _ in inputs),),
-                strict=False,
+                module, tuple(each.example for each in inputs), dynamic_shapes=(dims,), strict=False
             )
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(inputs),
+                input_names=[each.name for each in inputs],
                 output_names=list(outputs),
                 custom_translation_table={torch.ops.qdq.fake_quantize.default: _translate_fake_quantize},
                 verbose=False,
@@ -90,7 +127,7 @@ def trace_graph(
     assert exported is not None
     graph: ir.Model = exported.model
     graph.producer_name, graph.producer_version = "qdq", ""
-    NameGraph(dict.fromkeys(inputs, tuple(map(str, axes))))(graph)
+    NameGraph({each.name: tuple(map(str, each.axes)) for each in inputs})(graph)
     return graph
 
 

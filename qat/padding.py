@@ -1,6 +1,15 @@
 """Which tokens of a batch are real: padding enters no range, no loss and no metric."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
 from torch import Tensor
+
+from qat.spec import QuantSpec
+
+_ADDITIVE = 4
+"""Axes of a mask that is added to scores, ``(batch, 1, 1, tokens)``: 0 where a token is real."""
 
 
 def find_real(mask: Tensor | None) -> Tensor | None:
@@ -30,3 +39,23 @@ def real_tokens(x: Tensor, real: Tensor | None, token_axis: int) -> Tensor:
     tokens = x.detach().movedim(token_axis, 1)
     flat = tokens.reshape(tokens.shape[0] * tokens.shape[1], -1)
     return flat if real is None else flat.index_select(0, real)
+
+
+@dataclass(frozen=True, slots=True)
+class RealTokens:
+    """Which tokens of a batch are real: its own, and those of the states it attends to; None where all are."""
+
+    own: Tensor | None = None
+    encoder: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> Self:
+        """As the masks of a batch say."""
+        mask = batch.get("encoder_attention_mask")
+        if mask is not None and mask.dim() == _ADDITIVE:
+            mask = mask[:, 0, 0] == 0
+        return cls(find_real(batch.get("attention_mask")), find_real(mask))
+
+    def pick(self, x: Tensor, spec: QuantSpec) -> Tensor:
+        """``x``, a tensor of that specification, at its real tokens, as ``(tokens, values)``, without gradient."""
+        return real_tokens(x, self.encoder if spec.tokens == "encoder" else self.own, spec.token_axis)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedModel
 
-from qat.padding import find_real, real_tokens
+from qat.padding import RealTokens
 from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 from qat.range_training import Batch, RangeTraining
 
@@ -33,7 +33,7 @@ class ReestimatedRanges(RangeTraining):
 
     def __init__(self, momentum: float = 0.05, until: float = 0.7) -> None:
         self._momentum, self._until = momentum, until
-        self._real: Tensor | None = None
+        self._real = RealTokens()
         self._measuring = False
         self._peaks: dict[Key, Tensor] = {}
         self._ratios: dict[Key, Tensor] = {}
@@ -53,7 +53,7 @@ class ReestimatedRanges(RangeTraining):
 
     def begin(self, batch: Batch) -> None:
         """Takes note of which tokens are real."""
-        self._real = find_real(batch.get("attention_mask"))
+        self._real = RealTokens.of(batch)
 
     def step(self, done: int, steps: int) -> None:
         """Moves every range towards the ratio of the largest value of the step, over all processes."""
@@ -98,7 +98,7 @@ class ReestimatedRanges(RangeTraining):
         def note(quantizer: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
             if not (quantizer.training or self._measuring):
                 return  # rows that are only scored move nothing
-            x = real_tokens(arguments[0], self._real, quantizer.spec.token_axis)
+            x = self._real.pick(arguments[0], quantizer.spec)
             low, high = x.aminmax()
             peak = torch.maximum(-low, high).to(torch.float32)
             key = (name, quantizer.depth)

@@ -6,6 +6,8 @@ from typing import Literal
 ScaleType = Literal["float16", "float32"]
 RangeSource = Literal["calibrated", "weight", "constant", "stored"]
 Bits = Literal[7, 8]
+Tokens = Literal["own", "encoder"]
+"""Whose tokens an activation has: the model's, or those of the states it attends to."""
 
 INT8_MIN, INT8_MAX = -128, 127
 SMALLEST_SCALE = 2.0**-14
@@ -42,6 +44,7 @@ class QuantSpec:
             ``constant`` ranges are known beforehand (attention probabilities lie in [0, 1]), ``stored`` ones are a
             weight's as another tool left them.
         token_axis: where the tokens lie in an activation, so that padding can be left out; batch is axis 0.
+        tokens: whose they are.
         bits: how many of the 8 a weight uses. Of 7 the levels reach from -63 to 63, so that no pair of products
             with unsigned activations leaves 16 bits.
     """
@@ -50,6 +53,7 @@ class QuantSpec:
     scale_type: ScaleType = "float16"
     range_source: RangeSource = "calibrated"
     token_axis: int = 1
+    tokens: Tokens = "own"
     bits: Bits = 8
 
     @property

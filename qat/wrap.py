@@ -55,7 +55,8 @@ def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
         raise RecipeError("the model is quantized already: qdq.unwrap it first to use another recipe")
     family = find_family(model.config.model_type)
     layers = list(family.layers(model))
-    plans = [family.plan(name, layer, model) for name, layer in layers]
+    shared = family.shared([name for name, _ in layers], model)
+    plans = [*(family.plan(name, layer, model) for name, layer in layers), LayerPlan(activations=shared, weights=())]
     rules = RuleBook(recipe, model.base_model_prefix)
     decisions = _keep_products([rules.decide(reader) for plan in plans for reader in _readers(plan)])
     rules.require_all_matched(decision.reader for decision in decisions)
@@ -70,7 +71,10 @@ def convert_model(model: PreTrainedModel, recipe: Recipe) -> WrapReport:
     _swap_classes(model, layers, family)
     for activation, point in points:
         spec = QuantSpec(
-            scale_type=recipe.scale_type, range_source=activation.range_source, token_axis=activation.token_axis
+            scale_type=recipe.scale_type,
+            range_source=activation.range_source,
+            token_axis=activation.token_axis,
+            tokens=activation.tokens,
         )
         _fill_slot(model, point.owner, point.slot, spec, activation.depths)
     for plan in plans:
@@ -126,15 +130,13 @@ def _swap_classes(model: PreTrainedModel, layers: list[tuple[str, nn.Module]], f
     slots = family.all_slots()
     inside = [module for _, layer in layers for module in layer.modules() if type(module) in family.swaps]
     outside = [module for module in model.modules() if type(module) in family.outer_swaps]
-    for module in inside:
-        module.__class__ = family.swaps[type(module)]
+    classes = {**family.swaps, **family.outer_swaps}
+    for module in (*inside, *outside):
+        module.__class__ = classes[type(module)]
         for slot in slots.get(type(module), ()):
             setattr(module, slot, Unquantized())
         if isinstance(module, QuantizedLayer):
             module.partners = ()
-    for module in outside:
-        module.__class__ = family.outer_swaps[type(module)]
-    for module in (*inside, *outside):
         if isinstance(module, Gain):
             reset_gain(module, model.config.hidden_size)
 

@@ -103,13 +103,13 @@ HEADS: Mapping[str, TinyHead] = {
         settings={"embedding": {"pooling": "mean", "normalize": True}},
         metrics=("recall_at_10", "recall_at_1", "cosine"),
     ),
-    "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("accuracy", "perplexity")),
+    "fill-mask": TinyHead(task="fill-mask", row=_text, metrics=("token_probability", "perplexity", "accuracy")),
     "next-sentence-prediction": TinyHead(task="next-sentence-prediction", row=_pair, metrics=("accuracy",)),
     "pretraining": TinyHead(
         task="pretraining",
         row=_pair,
         settings={"num_labels": 2},
-        metrics=("accuracy", "perplexity", "pair_accuracy"),
+        metrics=("token_probability", "perplexity", "accuracy", "pair_accuracy"),
     ),
     "single-label": TinyHead(
         task="text-classification", kind="single_label_classification", row=_label, metrics=("accuracy",)
@@ -131,6 +131,12 @@ HEADS: Mapping[str, TinyHead] = {
     "multiple-choice": TinyHead(task="multiple-choice", row=_choice, metrics=("accuracy",)),
     "question-answering": TinyHead(
         task="question-answering", row=_span, settings={"num_labels": 2}, metrics=("f1", "exact_match")
+    ),
+    "text-generation": TinyHead(
+        task="text-generation",
+        row=_text,
+        settings={"is_decoder": True},
+        metrics=("token_probability", "perplexity", "accuracy"),
     ),
     "token-classification": TinyHead(
         task="token-classification",

@@ -12,15 +12,17 @@ from export.passes.qdq_nodes import add_initializer, constant, nodes_of, operand
 MASKED_SCORE = -10000.0
 MASK_INPUT = "attention_mask"
 _SHAPING = ("Unsqueeze", "Reshape")
+_COMPARISONS = ("LessOrEqual", "Less", "GreaterOrEqual", "Greater")
 
 
 class BoundMask(ir.passes.InPlacePass):
-    """Rebuilds the additive mask of bidirectional attention.
+    """Rebuilds the additive mask of attention.
 
     Rules: (1) what is added right before a softmax, or to what is added there, and depends on nothing but graph inputs
     is the mask; (2) it becomes
     ``(1 - attention_mask) * -10000``, shaped ``(batch, 1, 1, tokens)``, built once; of a mask ``(batch, choices,
-    tokens)`` the choices follow one another; (3) what made the old one goes.
+    tokens)`` the choices follow one another; (3) of a causal mask, one that compares the places of several queries with
+    those of the keys, the comparison stays, and what it forbids gets -10000 more; (4) what made the old one goes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -30,7 +32,11 @@ class BoundMask(ir.passes.InPlacePass):
         ]
         if not sites:
             return ir.passes.PassResult(model, modified=False)
-        mask = _build_mask(model, instead_of=operand(*sites[0]))
+        old = operand(*sites[0])
+        mask = _build_mask(model, instead_of=old)
+        allowed = _find_order(old)
+        if allowed is not None:
+            mask = _add_order(model, mask, allowed, instead_of=old)
         for add, index in sites:
             add.replace_input_with(index, mask)
         remove_dead(model)
@@ -57,13 +63,19 @@ def _mask_operands(model: ir.Model, softmax: ir.Node) -> list[tuple[ir.Node, int
 
 def _is_bounded(mask: ir.Value) -> bool:
     scores = mask.producer()
-    while scores is not None and scores.op_type in _SHAPING:
+    while scores is not None and scores.op_type in (*_SHAPING, "Add"):
         scores = operand(scores, 0).producer()
     lowest = constant(operand(scores, 1)) if scores is not None and scores.op_type == "Mul" else None
     return lowest is not None and lowest.size == 1 and float(lowest) == MASKED_SCORE
 
 
 def _depends_only_on_mask(value: ir.Value) -> bool:
+    inputs = {each.name for each in _sources(value) if each.is_graph_input()}
+    return inputs == {MASK_INPUT}
+
+
+def _sources(value: ir.Value) -> set[ir.Value]:
+    """The value and all that it is made of; sizes are not content."""
     waiting, seen = [value], set()
     while waiting:
         current = waiting.pop()
@@ -71,12 +83,35 @@ def _depends_only_on_mask(value: ir.Value) -> bool:
         if current in seen:
             continue
         seen.add(current)
-        if node is None:
-            if current.is_graph_input() and current.name != MASK_INPUT:
-                return False
-        elif node.op_type != "Shape":  # sizes are not content
+        if node is not None and node.op_type != "Shape":
             waiting.extend(each for each in node.inputs if each is not None)
-    return any(each.is_graph_input() for each in seen)
+    return seen
+
+
+def _find_order(mask: ir.Value) -> ir.Value | None:
+    """Which keys the place of a query lets it see, ``(1, 1, queries, keys)``; None where all see all.
+
+    One query alone is the last of its row: it sees every key.
+    """
+    if mask.shape is None or mask.shape[-2] == 1:
+        return None
+    found = [each for each in _sources(mask) if (node := each.producer()) is not None and node.op_type in _COMPARISONS]
+    return found[0] if found else None
+
+
+def _add_order(model: ir.Model, mask: ir.Value, allowed: ir.Value, instead_of: ir.Value) -> ir.Value:
+    zero = add_initializer(model, "mask_zero", np.array(0.0, np.float32))
+    lowest = add_initializer(model, "mask_lowest", np.array(MASKED_SCORE, np.float32))
+    order = ir.node("Where", [allowed, zero, lowest], name="mask/Where")
+    both = ir.node("Add", [mask, order.outputs[0]], name="mask/Add")
+    for node, shape in ((order, allowed.shape), (both, instead_of.shape)):
+        node.outputs[0].name = (node.name or "").replace("/", "_")
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].shape = shape
+    compared = allowed.producer()
+    assert compared is not None
+    model.graph.insert_after(compared, [order, both])
+    return both.outputs[0]
 
 
 def _build_mask(model: ir.Model, instead_of: ir.Value) -> ir.Value:

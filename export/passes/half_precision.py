@@ -14,14 +14,14 @@ _LARGEST = {ir.DataType.FLOAT16: FP16_MAX, ir.DataType.BFLOAT16: float(np.finfo(
 
 
 class HalfPrecision(ir.passes.InPlacePass):
-    """Turns a graph of FP32 into one of a 16-bit type that keeps its FP32 outputs.
+    """Turns a graph of FP32 into one of a 16-bit type that keeps its FP32 inputs and outputs.
 
     Rules: (1) FP32 initializers and constants become 16-bit, scales exactly; (2) casts to FP32 cast to the 16-bit type;
     (3) LayerNormalization keeps its statistics in FP32 (``stash_type`` 1), so squares cannot overflow; (4) the graph's
-    outputs are cast back to FP32 at the very end; (5) nodes named in ``keep`` compute in FP32, between casts; (6) in
-    BF16, attention whose products are all INT8 computes in FP16 between its INT8 edges, which take it there without a
-    cast: TensorRT for RTX 1.7 fuses no INT8 attention in BF16 (83 kernels instead of 60 for six layers), and what has
-    been dequantized cannot overflow.
+    FP32 inputs are cast where they come in, its outputs back to FP32 at the very end; (5) nodes named in ``keep``
+    compute in FP32, between casts; (6) in BF16, attention whose products are all INT8 computes in FP16 between its INT8
+    edges, which take it there without a cast: TensorRT for RTX 1.7 fuses no INT8 attention in BF16 (83 kernels instead
+    of 60 for six layers), and what has been dequantized cannot overflow.
 
     Args:
         dtype: FLOAT16 or BFLOAT16.
@@ -125,14 +125,18 @@ def _cast_between(model: ir.Model, types: Mapping[ir.Node, ir.DataType]) -> None
     casts: dict[tuple[ir.Value, ir.DataType], ir.Node] = {}
     for node, dtype in types.items():
         for index, value in enumerate(node.inputs):
-            made = None if value is None else value.producer()
-            if value is None or made is None or node.op_type == "Cast" or value.dtype in (None, dtype):
+            if value is None or node.op_type == "Cast" or value.dtype not in _NAMES or value.dtype == dtype:
                 continue
-            if value.dtype not in _NAMES:
+            made = value.producer()
+            if made is None and not value.is_graph_input():
                 continue
             if (value, dtype) not in casts:
-                casts[value, dtype] = _cast(value, dtype, f"{made.name}/Cast_{_NAMES[dtype]}")
-                model.graph.insert_after(made, casts[value, dtype])
+                origin = value.name if made is None else made.name
+                casts[value, dtype] = _cast(value, dtype, f"{origin}/Cast_{_NAMES[dtype]}")
+                if made is None:
+                    model.graph.insert_before(model.graph[0], casts[value, dtype])
+                else:
+                    model.graph.insert_after(made, casts[value, dtype])
             node.replace_input_with(index, casts[value, dtype].outputs[0])
 
 

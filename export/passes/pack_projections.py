@@ -20,6 +20,7 @@ from export.passes.qdq_nodes import (
     QUANTIZE,
     add_initializer,
     constant,
+    hand_over,
     nodes_of,
     operand,
     remove_dead,
@@ -209,7 +210,7 @@ def _cut(model: ir.Model, packed: ir.Value, part: _Projection) -> list[ir.Node]:
     if part.swapped:
         inputs, shape, name = [nodes[-1].outputs[0]], (batch, heads, size, tokens), f"{path}/Transpose{number}"
         nodes.append(_make(part, "Transpose", inputs, shape, name=name, perm=[0, 1, 3, 2]))
-    ir.convenience.replace_all_uses_with(part.transpose.outputs[0], nodes[-1].outputs[0])
+    hand_over(part.transpose.outputs[0], nodes[-1].outputs[0])
     return nodes
 
 

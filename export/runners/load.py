@@ -5,15 +5,17 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from export.decoder_graphs import PAST
 from export.engine_loading import require_runnable
 from export.exported import MODEL_FILE
+from export.openvino_model import Rest
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.openvino_runner import OpenVinoRunner
 from export.runners.torch_runner import TorchRunner
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint, read_config
-from qat.errors import BuildError
+from qat.errors import BuildError, CheckpointError
 from qat.tasks import Task, find_task
 from qat.tasks.record import read_task_record
 
@@ -37,7 +39,9 @@ class Artefact:
     max_length: int | None
 
 
-def load_runner(artefact: Path | str, *, task: str | None = None, optimized: bool = True, threads: int = 0) -> Runner:
+def load_runner(
+    artefact: Path | str, *, task: str | None = None, optimized: bool = True, threads: int = 0, kept: bool = False
+) -> Runner:
     """The runner of an artefact, to be opened by ``with``.
 
     A graph runs on ONNX Runtime, unless its folder was exported for ``openvino``.
@@ -48,6 +52,7 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
         optimized: whether the engine may change what was exported: ONNX Runtime rewrites the graph, OpenVINO runs its
             rest in BF16 where the CPU has it.
         threads: ONNX Runtime's or OpenVINO's threads, 0 for its own choice.
+        kept: whether a decoder's graph answers the keys and values it keeps as well.
 
     Raises:
         CheckpointError: no such artefact, or a broken one.
@@ -60,11 +65,12 @@ def load_runner(artefact: Path | str, *, task: str | None = None, optimized: boo
         manifest = read_manifest(graph.parent)
         quantized = bool(manifest.get("quantized"))
         if manifest.get("target") == "openvino":
-            return OpenVinoRunner(graph, quantized=quantized, rest=None if optimized else "f32", threads=threads)
+            exact: Rest | None = None if optimized else "f32"
+            return OpenVinoRunner(graph, quantized=quantized, rest=exact, threads=threads, kept=kept)
         _refuse_bf16(graph)
         rest = str(manifest.get("precision", "onnx"))
         precision = f"int8+{rest}" if quantized else rest
-        return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads)
+        return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads, kept=kept)
     record = read_task_record(read_config(path), folder=path, given=task)
     model = load_checkpoint(path, find_task(record.name)).model
     return TorchRunner(model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
@@ -74,7 +80,7 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     """An artefact with its runner, task and tokenizer.
 
     Raises:
-        CheckpointError: no such artefact, or one without its tokenizer and configuration beside it.
+        CheckpointError: no such artefact, one without its tokenizer and configuration beside it, or a decoder's step.
         DataError: a float checkpoint and no task.
         BuildError: an engine, which needs its GPU.
     """
@@ -83,8 +89,14 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     folder = path.parent if path.suffix == ".onnx" else path
     config = read_config(folder)
     record = read_task_record(config, folder=folder, given=task)
+    runner = load_runner(path, task=task, optimized=optimized)
+    if any(name.startswith(PAST) for name in runner.inputs):
+        raise CheckpointError(
+            f"{path} says one token after what {MODEL_FILE} kept of a prompt, and takes no rows: give the folder, or "
+            f"{folder / MODEL_FILE}"
+        )
     return Artefact(
-        runner=load_runner(path, task=task, optimized=optimized),
+        runner=runner,
         task=find_task(record.name).settle(config),
         tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         config=config,

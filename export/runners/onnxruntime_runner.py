@@ -15,6 +15,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as UnknownOperator
 
+from export.decoder_graphs import PRESENT
 from export.runners.base import AlwaysOpen, Arrays, require_shapes
 from qat.errors import CheckpointError
 
@@ -27,9 +28,18 @@ class OnnxRuntimeRunner(AlwaysOpen):
         precision: what tables call it.
         optimized: off runs the graph as it was exported, node by node, to judge the export and not the optimizer.
         threads: intra-operator threads, 0 for ONNX Runtime's own choice.
+        kept: whether a decoder's graph answers the keys and values it keeps as well.
     """
 
-    def __init__(self, path: Path | str, *, precision: str = "onnx", optimized: bool = True, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        precision: str = "onnx",
+        optimized: bool = True,
+        threads: int = 0,
+        kept: bool = False,
+    ) -> None:
         self.name = "onnxruntime"
         self.precision = precision
         options = ort.SessionOptions()
@@ -47,7 +57,8 @@ class OnnxRuntimeRunner(AlwaysOpen):
         self.inputs: Mapping[str, tuple[int | str, ...]] = {
             value.name: tuple(value.shape) for value in self._session.get_inputs()
         }
-        self._outputs = [value.name for value in self._session.get_outputs()]
+        outputs = [value.name for value in self._session.get_outputs()]
+        self._outputs = [name for name in outputs if kept or not name.startswith(PRESENT)]
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """The graph's outputs by name.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.decoder_graphs import PRESENT
 from export.graph_file import read_graph
 from export.openvino_model import Goal, Rest, compile_graph, explain_refusal, read_rest
 from export.runners.base import AlwaysOpen, Arrays, require_shapes
@@ -25,6 +26,7 @@ class OpenVinoRunner(AlwaysOpen):
         rest: what is not INT8 runs in this; None for OpenVINO's choice, BF16 where the CPU has it.
         goal: what OpenVINO tunes for.
         threads: 0 for OpenVINO's own choice.
+        kept: whether a decoder's graph answers the keys and values it keeps as well.
 
     Raises:
         CheckpointError: no such file, or one that OpenVINO cannot run.
@@ -39,6 +41,7 @@ class OpenVinoRunner(AlwaysOpen):
         rest: Rest | None = None,
         goal: Goal = "latency",
         threads: int = 0,
+        kept: bool = False,
     ) -> None:
         if not Path(path).is_file():
             raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
@@ -51,7 +54,8 @@ class OpenVinoRunner(AlwaysOpen):
         floats = {"f32": "fp32", "f16": "fp16"}.get(read_rest(compiled), read_rest(compiled))
         self.precision = f"int8+{floats}" if quantized else floats
         self.inputs: Mapping[str, tuple[int | str, ...]] = _read_shapes(Path(path), compiled)
-        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        outputs = [port.get_any_name() for port in compiled.outputs]
+        self._outputs = [name for name in outputs if kept or not name.startswith(PRESENT)]
         self._request = compiled.create_infer_request()
         self._turn = Lock()
 

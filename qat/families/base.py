@@ -14,7 +14,7 @@ from qat.pruned_heads import HeadPlan
 from qat.recipe import Role
 from qat.relative_positions import DISTANCES, RelativePositions
 from qat.residual_stream import StreamTensor
-from qat.spec import RangeSource
+from qat.spec import RangeSource, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,14 @@ class Activation:
         points: the alternatives; together they must be able to serve every reader.
         depths: how often the layer that holds it runs with one set of weights.
         token_axis: where its tokens lie.
+        tokens: whose they are.
         range_source: ``constant`` where the range is known to be [0, 1].
     """
 
     points: tuple[Point, ...]
     depths: int = 1
     token_axis: int = 1
+    tokens: Tokens = "own"
     range_source: RangeSource = "calibrated"
 
     @property
@@ -94,12 +96,14 @@ class Family:
         outer_swaps: the same for inner modules around the layers (never the PreTrainedModel).
         slots: the slots each quantized class gains.
         plan: the plan of one layer, from its path, itself and its model.
+        shared: the tensors that several layers read, from the layers' paths and their model.
         feed_forward: the paths of a layer's two feed-forward Linears, from the layer's path; None where they need not
             be Linears.
         stream: the tensors of the residual stream that can have units of their own, from the layers' paths and their
             model; the last layer's output is none of them.
         order: the layers' paths in the order they run, a shared one several times, from their paths and the
             configuration.
+        decodes: whether its layers can be a causal decoder's, keys and values kept, positions counted from 0.
         relative: float attention class to the one with relative positions, empty where the family never had them.
         heads: where the heads of a layer are; None where they cannot be taken out.
         attention_output: whether ``output_attentions`` gives probabilities, or scores before the softmax.
@@ -114,11 +118,13 @@ class Family:
     slots: Mapping[type[nn.Module], tuple[str, ...]]
     plan: Callable[[str, nn.Module, PreTrainedModel], LayerPlan]
     stream: Callable[[Sequence[str], PreTrainedModel], tuple[StreamTensor, ...]]
+    shared: Callable[[Sequence[str], PreTrainedModel], tuple[Activation, ...]] = lambda names, model: ()
     feed_forward: Callable[[str], tuple[str, str]] | None = None
     outer_swaps: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
     relative: Mapping[type[nn.Module], type[RelativePositions]] = field(default_factory=dict)
     heads: HeadPlan | None = None
     order: Callable[[Sequence[str], PreTrainedConfig], Sequence[str]] = lambda names, config: names
+    decodes: bool = False
     attention_output: Literal["probabilities", "scores"] = "probabilities"
     longest: Callable[[PreTrainedConfig], int] = longest_positions
     neurons: str = "intermediate_size"
@@ -182,12 +188,13 @@ def in_encoder_layer(path: str) -> bool:
 
 def hidden_input(attention: str, inner: str, projections: tuple[str, ...]) -> Activation:
     """The input of a BERT-like attention block: read by the projections of ``inner`` and by the block's residual."""
+    shared = len(projections) > 1
     readers = tuple(Reader(path, "input") for path in projections)
     residual = Reader(f"{attention}.output", "residual")
     return Activation(
         points=(
             Point(attention, "hidden_quantizer", (*readers, residual)),
-            Point(inner, "hidden_quantizer", readers),
+            *([Point(inner, "hidden_quantizer", readers)] if shared else []),
             *(Point(reader.module, "input_quantizer", (reader,)) for reader in readers),
             Point(residual.module, "residual_quantizer", (residual,)),
         )
@@ -236,12 +243,16 @@ def linear_product(
     return Activation(points=(point,), depths=depths, token_axis=token_axis)
 
 
-def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:
-    """The q, k, v and probabilities of an attention module: ``(batch, heads, tokens, ...)``, quantized all or none."""
+def attention_four(module: str, *, depths: int = 1, keys: Tokens = "own") -> tuple[Activation, ...]:
+    """The q, k, v and probabilities of an attention module: ``(batch, heads, tokens, ...)``, quantized all or none.
+
+    ``keys`` says whose tokens the keys and values are of.
+    """
     readers = (Reader(module, "attention"),)
+    owners: dict[str, Tokens] = {"query_quantizer": "own", "key_quantizer": keys, "value_quantizer": keys}
     measured = tuple(
-        Activation(points=(Point(module, slot, readers),), depths=depths, token_axis=2)
-        for slot in ("query_quantizer", "key_quantizer", "value_quantizer")
+        Activation(points=(Point(module, slot, readers),), depths=depths, token_axis=2, tokens=tokens)
+        for slot, tokens in owners.items()
     )
     probs = Activation(
         points=(Point(module, "probs_quantizer", readers),), depths=depths, token_axis=2, range_source="constant"
@@ -251,11 +262,15 @@ def attention_four(module: str, *, depths: int = 1) -> tuple[Activation, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Half a layer, as the residual stream sees it: who reads its input, what is added to it, and the norm behind."""
+    """A part of a layer, as the residual stream sees it: who reads its input, what is added to it, and the norm behind.
+
+    ``optional`` are blocks before it that need not run: what is on either side of them shares its units.
+    """
 
     readers: tuple[str, ...]
     addend: str
     norm: str
+    optional: tuple["Block", ...] = ()
 
 
 def find_first_writer(root: str, model: PreTrainedModel) -> str:
@@ -268,6 +283,11 @@ def chain_stream(first: str, blocks: Sequence[Block]) -> tuple[StreamTensor, ...
     """The stream through blocks that run one after the other, ``first`` writing what the first of them reads."""
     writers = [first, *(block.norm for block in blocks[:-1])]
     return tuple(
-        StreamTensor(writers=(writer,), readers=block.readers, addends=(block.addend,), gains=(block.norm,))
+        StreamTensor(
+            writers=(writer, *(each.norm for each in block.optional)),
+            readers=tuple(path for each in (*block.optional, block) for path in each.readers),
+            addends=tuple(each.addend for each in (*block.optional, block)),
+            gains=tuple(each.norm for each in (*block.optional, block)),
+        )
         for writer, block in zip(writers, blocks, strict=True)
     )

@@ -1,4 +1,8 @@
-"""BERT: what QDQBERT was, on transformers' own modules; and the families whose layers are BERT's."""
+"""BERT: what QDQBERT was, on transformers' own modules; and the families whose layers are BERT's.
+
+BERT's layers can be a decoder's too, with or without cross-attention. A decoder's cache holds keys and values before
+their quantizers, which round the whole of them at every step: the same values with a cache and without one.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.bert.modeling_bert import (
     BertAttention,
+    BertCrossAttention,
+    BertEncoder,
     BertLayer,
     BertOutput,
     BertSelfAttention,
@@ -15,6 +21,7 @@ from transformers.models.bert.modeling_bert import (
 
 from qat.errors import CheckpointError
 from qat.families.base import (
+    Activation,
     Block,
     Family,
     LayerPlan,
@@ -22,6 +29,7 @@ from qat.families.base import (
     chain_stream,
     distance_parts,
     feed_forward_input,
+    find_family,
     find_first_writer,
     hidden_input,
     linear_input,
@@ -32,11 +40,13 @@ from qat.families.base import (
 )
 from qat.families.blocks import (
     QuantizesAttention,
+    QuantizesCrossAttention,
     QuantizesFeedForward,
     QuantizesInput,
     QuantizesResidual,
     Slotted,
 )
+from qat.families.encoder_states import QuantizesEncoderStates, encoder_states
 from qat.layers import QuantLinear
 from qat.pruned_heads import bert_like_heads
 from qat.relative_positions import RelativePositions
@@ -45,6 +55,10 @@ from qat.residual_stream import StreamNorm, StreamTensor
 
 class QuantBertSelfAttention(QuantizesAttention, BertSelfAttention):
     """Self-attention."""
+
+
+class QuantBertCrossAttention(QuantizesCrossAttention, BertCrossAttention):
+    """Attention to another model's states."""
 
 
 class RelativeBertSelfAttention(RelativePositions, BertSelfAttention):
@@ -71,58 +85,94 @@ class QuantBertOutput(QuantizesResidual, BertOutput):
     """The second residual add."""
 
 
+class QuantBertEncoder(QuantizesEncoderStates, BertEncoder):
+    """The stack of layers."""
+
+
 class QuantBertLayer(QuantizesFeedForward, BertLayer):
     """The layer."""
 
 
 def plan_layer(name: str, layer: nn.Module, model: PreTrainedModel) -> LayerPlan:
-    """The tensors of one BertLayer.
+    """The tensors of one BertLayer, but for the states it attends to.
 
     Raises:
-        CheckpointError: the layer attends to another model's states as well.
+        CheckpointError: it attends to another model's states, which only BERT's own layers do here.
     """
-    if model.config.add_cross_attention:
+    family, crosses = find_family(model.config.model_type), model.config.add_cross_attention
+    if crosses and not family.decodes:
         raise CheckpointError(
-            "a BERT with cross-attention is not supported (add_cross_attention is true in its config.json): "
-            "quantize an encoder, or a decoder without it"
+            f"a {family.model_type} with cross-attention is not supported (add_cross_attention is true in its "
+            "config.json): quantize an encoder, or a decoder without it"
         )
-    attention, ffn, out = f"{name}.attention", f"{name}.intermediate.dense", f"{name}.output"
-    qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
-    denses = (f"{attention}.output.dense", f"{out}.dense")
+    ffn, out = f"{name}.intermediate.dense", f"{name}.output"
+    halves = (plan_attention(f"{name}.attention"), *([plan_cross_attention(_cross(name))] if crosses else []))
     return LayerPlan(
         activations=(
-            hidden_input(attention, f"{attention}.self", qkv),
-            *attention_four(f"{attention}.self"),
-            linear_input(denses[0]),
-            linear_product(denses[0], "product"),
-            linear_output(denses[0]),
+            *(activation for half in halves for activation in half.activations),
             feed_forward_input(name, ffn, out),
             linear_product(ffn, "preactivation"),
-            linear_input(denses[1]),
-            linear_product(denses[1], "product"),
-            linear_output(denses[1]),
+            *_plan_dense(f"{out}.dense"),
         ),
-        weights=(qkv, (denses[0],), (ffn,), (denses[1],)),
-        float_parts=distance_parts(f"{attention}.self", layer.get_submodule("attention.self")),
+        weights=(*(group for half in halves for group in half.weights), (ffn,), (f"{out}.dense",)),
+        float_parts=distance_parts(f"{name}.attention.self", layer.get_submodule("attention.self")),
     )
 
 
+def plan_attention(path: str) -> LayerPlan:
+    """The tensors of a block that attends to its own tokens."""
+    inner, dense = f"{path}.self", f"{path}.output.dense"
+    qkv = tuple(f"{inner}.{part}" for part in ("query", "key", "value"))
+    return LayerPlan(
+        activations=(hidden_input(path, inner, qkv), *attention_four(inner), *_plan_dense(dense)),
+        weights=(qkv, (dense,)),
+    )
+
+
+def plan_cross_attention(path: str) -> LayerPlan:
+    """The tensors of a block whose query alone reads its own tokens."""
+    inner, dense = f"{path}.self", f"{path}.output.dense"
+    query, *others = (f"{inner}.{part}" for part in ("query", "key", "value"))
+    return LayerPlan(
+        activations=(
+            hidden_input(path, inner, (query,)),
+            *attention_four(inner, keys="encoder"),
+            *_plan_dense(dense),
+        ),
+        weights=((query,), tuple(others), (dense,)),
+    )
+
+
+def plan_shared(layers: Sequence[str], model: PreTrainedModel) -> tuple[Activation, ...]:
+    """The states that every layer attends to."""
+    if not (layers and model.config.add_cross_attention):
+        return ()
+    return (encoder_states(layers[0].rsplit(".layer.", 1)[0], tuple(f"{_cross(name)}.self" for name in layers)),)
+
+
+def _cross(layer: str) -> str:
+    return f"{layer}.crossattention"
+
+
+def _plan_dense(path: str) -> tuple[Activation, ...]:
+    """The tensors of a Linear before a residual add."""
+    return (linear_input(path), linear_product(path, "product"), linear_output(path))
+
+
 def plan_stream(layers: Sequence[str], model: PreTrainedModel) -> tuple[StreamTensor, ...]:
-    """The stream from the embeddings, or their projection, to the last layer's second normalization."""
+    """The stream from the embeddings, or their projection, to the last layer's last normalization."""
     blocks = []
     for name in layers:
-        attention = f"{name}.attention"
-        qkv = tuple(f"{attention}.self.{part}" for part in ("query", "key", "value"))
-        after = f"{attention}.output"
-        blocks += [
-            Block(readers=qkv, addend=f"{after}.dense", norm=f"{after}.LayerNorm"),
-            Block(
-                readers=(f"{name}.intermediate.dense",),
-                addend=f"{name}.output.dense",
-                norm=f"{name}.output.LayerNorm",
-            ),
-        ]
+        inner, after = f"{name}.attention.self", f"{name}.attention.output"
+        qkv = tuple(f"{inner}.{part}" for part in ("query", "key", "value"))
+        cross = _block((f"{_cross(name)}.self.query",), f"{_cross(name)}.output")
+        optional = (cross,) if model.config.add_cross_attention else ()
+        blocks += [_block(qkv, after), _block((f"{name}.intermediate.dense",), f"{name}.output", optional)]
     return chain_stream(find_first_writer(layers[0].rsplit("encoder.", 1)[0], model), blocks)
+
+
+def _block(readers: tuple[str, ...], after: str, optional: tuple[Block, ...] = ()) -> Block:
+    return Block(readers=readers, addend=f"{after}.dense", norm=f"{after}.LayerNorm", optional=optional)
 
 
 def bert_family(
@@ -130,6 +180,7 @@ def bert_family(
     layer: type[nn.Module],
     blocks: Mapping[type[nn.Module], type[Slotted]],
     longest: Callable[[PreTrainedConfig], int] = longest_positions,
+    stack: Mapping[type[nn.Module], type[Slotted]] | None = None,
 ) -> Family:
     """A family whose layers are BERT's but for the names of their classes.
 
@@ -138,14 +189,19 @@ def bert_family(
         layer: the float class of a layer.
         blocks: float class to quantized class, that of the layer among them.
         longest: as in ``Family``.
+        stack: float class to quantized class of what holds the layers, where they can be a decoder's.
     """
+    outer = stack or {}
     return Family(
         model_type=model_type,
         layer=layer,
         layer_pattern=r"\bencoder\.layer\.\d+\b",
         swaps={nn.Linear: QuantLinear, nn.LayerNorm: StreamNorm, **blocks},
-        slots={block: block.slots for block in blocks.values()},
+        outer_swaps=outer,
+        slots={block: block.slots for block in (*blocks.values(), *outer.values())},
         plan=plan_layer,
+        shared=plan_shared,
+        decodes=bool(outer),
         stream=plan_stream,
         heads=bert_like_heads("attention.self", "attention.output.dense"),
         feed_forward=lambda name: (f"{name}.intermediate.dense", f"{name}.output.dense"),
@@ -161,11 +217,13 @@ BERT = register_family(
             {
                 BertSelfAttention: QuantBertSelfAttention,
                 RelativeBertSelfAttention: QuantRelativeBertSelfAttention,
+                BertCrossAttention: QuantBertCrossAttention,
                 BertAttention: QuantBertAttention,
                 BertSelfOutput: QuantBertSelfOutput,
                 BertOutput: QuantBertOutput,
                 BertLayer: QuantBertLayer,
             },
+            stack={BertEncoder: QuantBertEncoder},
         ),
         relative={BertSelfAttention: RelativeBertSelfAttention},
     )

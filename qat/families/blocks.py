@@ -26,6 +26,17 @@ class QuantizesAttention(Slotted, QuantAttention):
         return super().forward(self.hidden_quantizer(hidden_states), *args, **kwargs)
 
 
+class QuantizesCrossAttention(Slotted, QuantAttention):
+    """Attention to another model's states, which all layers share: quantizes q, k, v and the probabilities."""
+
+    slots = ("query_quantizer", "key_quantizer", "value_quantizer", "probs_quantizer")
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the float module's."""
+        require_quantized_attention(cast(Any, self).config._attn_implementation)
+        return super().forward(hidden_states, *args, **kwargs)
+
+
 class QuantizesInput(Slotted):
     """A module that quantizes its input once for all its readers, as an attention for q, k, v and the residual."""
 

@@ -9,6 +9,7 @@ from qat.tasks.next_sentence_prediction import NextSentencePrediction
 from qat.tasks.pretraining import Pretraining
 from qat.tasks.question_answering import QuestionAnswering
 from qat.tasks.text_classification import TextClassification
+from qat.tasks.text_generation import TextGeneration
 from qat.tasks.token_classification import TokenClassification
 
 __all__ = ["Task", "find_task", "list_tasks", "register_task"]
@@ -53,4 +54,5 @@ register_task(NextSentencePrediction())
 register_task(Pretraining())
 register_task(QuestionAnswering())
 register_task(TextClassification())
+register_task(TextGeneration())
 register_task(TokenClassification())

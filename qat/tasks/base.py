@@ -129,6 +129,7 @@ class Task(ABC):
         name: what ``--task`` calls it.
         columns: what it reads from a row.
         auto_class: the transformers class that loads a checkpoint with this task's head.
+        config: what the configuration of such a checkpoint says beside.
         outputs: the fields of the model's output that it scores; what an exported graph answers.
         token_outputs: those of them that have an entry for each token, ``(rows, tokens, ...)``.
         axes: of the model's inputs, as a batch has them.
@@ -140,6 +141,7 @@ class Task(ABC):
     name: ClassVar[str]
     columns: ClassVar[Columns]
     auto_class: ClassVar[type[Any]]
+    config: ClassVar[Mapping[str, object]] = {}
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     token_outputs: ClassVar[tuple[str, ...]] = ()
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")

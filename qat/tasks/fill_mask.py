@@ -1,4 +1,4 @@
-"""Masked words: hidden tokens of a text are found again; scored by the share found and by perplexity."""
+"""Masked words: hidden tokens of a text are found again; scored by the probability the right ones were given."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedToken
 
 from qat.data import Rows
 from qat.tasks.base import Answers, Columns, Encoded, Kept, Outputs, Task
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, judge_tokens, mask_rows, score_tokens
+from qat.tasks.masking import EncodedMasks, agree_on_tokens, find_masked, judge_tokens, mask_rows, score_tokens
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -50,8 +50,8 @@ class FillMask(Task):
         return judge_tokens(answers["logits"], given["labels"])
 
     def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The share of hidden tokens that were found, and the perplexity."""
-        return score_tokens(outputs, rows)
+        """How probable the hidden tokens were to the model, as ``score_tokens`` says it."""
+        return score_tokens(outputs, find_masked(rows))
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one."""

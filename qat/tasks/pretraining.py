@@ -13,7 +13,7 @@ from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedMo
 from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import Answers, Columns, Encoded, Feature, Kept, Outputs, Task
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, judge_tokens, mask_rows, score_tokens
+from qat.tasks.masking import EncodedMasks, agree_on_tokens, find_masked, judge_tokens, mask_rows, score_tokens
 from qat.tasks.next_sentence_prediction import read_pair_labels
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
@@ -115,10 +115,10 @@ class Pretraining(Task):
         return {**judge_tokens(answers[_TOKENS], given["labels"]), _PAIRS: (pairs, np.ones(1, np.bool_))}
 
     def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The share of hidden tokens that were found, their perplexity, and the share of pairs judged right."""
+        """How probable the hidden tokens were, as ``score_tokens`` says it, and the share of pairs judged right."""
         target = next((head.target for head in _HEADS if head.target in rows[0]), _HEADS[0].target)
         pairs = accuracy_score(rows.read(target), outputs[_PAIRS].argmax(axis=1))
-        return {**score_tokens(outputs, rows), "pair_accuracy": float(pairs)}
+        return {**score_tokens(outputs, find_masked(rows)), "pair_accuracy": float(pairs)}
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one, then for each pair whether both judge it alike."""

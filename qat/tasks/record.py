@@ -61,7 +61,7 @@ class TaskRecord:
 def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | None) -> TaskRecord:
     """The record in a folder's configuration, with the task's name ``given`` where it has none.
 
-    What it does not say is the task's own; a model that never saw rows takes every input there is.
+    What it does not say is the task's own; a model that never saw rows takes every input it knows.
 
     Raises:
         DataError: neither the folder nor ``given`` says the task.
@@ -75,7 +75,11 @@ def read_task_record(config: PreTrainedConfig, *, folder: Path, given: str | Non
             raise DataError(f"{folder} does not say its task: add --task, for instance --task text-classification")
         task = find_task(str(name))
         task.adopt(config, folder)
-        usual = {"inputs": KNOWN_INPUTS, "outputs": task.name_outputs(config), "axes": task.axes}
+        usual = {
+            "inputs": KNOWN_INPUTS if getattr(config, "type_vocab_size", 0) > 1 else KNOWN_INPUTS[:2],
+            "outputs": task.name_outputs(config),
+            "axes": task.axes,
+        }
         record = TaskRecord(**{**usual, **values, "name": task.name})
         return replace(record, inputs=tuple(record.inputs), outputs=tuple(record.outputs), axes=tuple(record.axes))
     except (TypeError, ValueError) as error:

@@ -39,6 +39,9 @@ QUICK = [  # one family is enough for the heads, and two kinds of text classific
     for cell in list_cells()
     if cell.family.model_type == "bert" and cell.kind in (None, "regression")
 ]
+LAYERS = {"albert": 2}
+"""Layers of a family's model, two runs where they share weights; for a head one is enough, and traced twice as fast."""
+
 SCORED = ("onnxruntime", "openvino")
 BUILT = "rtx"
 
@@ -60,8 +63,8 @@ class Made:
         ).folder
 
 
-def make(cell: Cell, layers: int) -> Made:
-    head = find_head(cell)
+def make(cell: Cell) -> Made:
+    head, layers = find_head(cell), LAYERS.get(cell.family.model_type, 1)
     model = head_model(head, cell.family.model_type, layers=layers)
     assert type(model) is cell.model_class
     rows = encode_head(head, model, 24)
@@ -113,7 +116,7 @@ def check_engine(folder: Path) -> None:
 
 @pytest.mark.parametrize("cell", QUICK)
 def test_the_whole_way(cell: Cell, tmp_path: Path) -> None:
-    made = make(cell, layers=1)
+    made = make(cell)
     check_scores(made, made.write(tmp_path, "onnxruntime", "fp32"))
 
 
@@ -121,7 +124,7 @@ def test_the_whole_way(cell: Cell, tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_whole_way_to_every_target(cell: Cell, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
-    made = make(cell, layers=2)
+    made = make(cell)
     folders = {
         name: made.write(tmp_path, name, "fp32" if name in SCORED else find_target(name).default_precision)
         for name in list_targets()

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from calibration.calibrate import calibrate
@@ -17,13 +18,20 @@ from tests.test_qat.wrapped import FAMILIES, FamilyName, give_ranges, make_batch
 
 def in_chunks(model: PreTrainedModel, size: int) -> PreTrainedModel:
     """``model``, its layers cutting their tokens into pieces of ``size``."""
-    for _, layer in find_family(model.config.model_type).layers(model):
-        layer.chunk_size_feed_forward = size  # type: ignore[assignment]
+    for module in cutting(model):
+        module.chunk_size_feed_forward = size  # type: ignore[assignment]
     return model
 
 
+def cutting(model: PreTrainedModel) -> list[nn.Module]:
+    """What cuts tokens into pieces: a family's layers, or a part of each."""
+    layers = [layer for _, layer in find_family(model.config.model_type).layers(model)]
+    parts = [each for layer in layers for each in layer.modules() if hasattr(each, "chunk_size_feed_forward")]
+    return parts or layers
+
+
 def sizes_of(model: PreTrainedModel) -> set[object]:
-    return {layer.chunk_size_feed_forward for _, layer in find_family(model.config.model_type).layers(model)}
+    return {module.chunk_size_feed_forward for module in cutting(model)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,7 +15,7 @@ from qat.grouped_linear import QuantGroupedLinear
 from qat.huggingface import wrap
 from qat.layers import QuantizedLayer
 from qat.quantizer import FakeQuantizer, Unquantized, disable_quantizers, named_quantizers
-from qat.recipe import Recipe, WeightGranularity
+from qat.recipe import WeightGranularity
 from qat.spec import PerChannel, PerTensor, QuantSpec
 from tests import oracles
 from tests.test_qat.wrapped import CONVBERT_LAYER, FACTS, give_ranges, make_wrapped, same_answers
@@ -167,15 +167,4 @@ def test_an_even_kernel_is_refused(kernel: int) -> None:
     assert str(caught.value) == (
         f"a ConvBERT with an even kernel cannot run (conv_kernel_size is {kernel} in its config.json): its convolution "
         "gives one token too many; an odd size is expected, as 9"
-    )
-
-
-def test_cross_attention_is_refused() -> None:
-    model = tiny_convbert()
-    model.config.add_cross_attention = True
-    with pytest.raises(CheckpointError) as caught:
-        wrap(model, Recipe.load("tensorrt"))
-    assert str(caught.value) == (
-        "a ConvBERT with cross-attention is not supported (add_cross_attention is true in its config.json): quantize "
-        "an encoder, or a decoder without it"
     )

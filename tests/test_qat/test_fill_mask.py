@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qat.batches import Collator, iterate_batches
+from qat.cells import list_cells
 from qat.checkpoint import load_checkpoint
 from qat.data import Rows
 from qat.errors import CheckpointError, DataError, RangeError
@@ -92,7 +93,8 @@ def test_a_family_without_the_head_is_refused_by_name(tmp_path_factory: pytest.T
     folder = save_tiny(head_model("fill-mask", "convbert"), tiny_tokenizer(), tmp_path_factory.mktemp("float"))
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder, find_task("pretraining"))
+    there = dict.fromkeys(cell.task.name for cell in list_cells() if cell.family.model_type == "convbert")
     assert str(caught.value) == (
-        f"{folder} is a convbert and has no head for pretraining: expected one of fill-mask, multiple-choice, "
-        "question-answering, text-classification, token-classification"
+        f"{folder} is a convbert and has no head for pretraining: expected one of {', '.join(there)}"
     )
+    assert "fill-mask" in there

@@ -15,6 +15,7 @@ from qat.tasks.masking import (
     EncodedMasks,
     Vocabulary,
     agree_on_tokens,
+    find_masked,
     judge_tokens,
     mask_rows,
     mask_tokens,
@@ -97,8 +98,9 @@ def test_what_is_kept_scores_as_torch_does() -> None:
         [{"input_ids": [0] * 7, "labels": row} for row in labels.tolist()], max_length=8, truncated=0, source="rows"
     )
     loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    found = score_tokens(outputs, rows)
-    assert list(found) == ["accuracy", "perplexity"]
+    found = score_tokens(outputs, find_masked(rows))
+    assert list(found) == ["token_probability", "perplexity", "accuracy"]
+    assert found["token_probability"] == pytest.approx(1 / found["perplexity"])
     assert found["perplexity"] == pytest.approx(math.exp(float(loss)), rel=LIKELIHOOD.value)
     right = (logits.argmax(dim=-1) == labels)[labels != IGNORED_LABEL]
     assert found["accuracy"] == float(right.float().mean()) >= 0.25

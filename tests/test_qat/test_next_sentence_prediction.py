@@ -79,7 +79,7 @@ def test_both_heads_are_trained_and_scored(family: str, target: str) -> None:
     pairs = functional.cross_entropy(output[names[1]], batch[target])
     torch.testing.assert_close(output.loss, tokens + pairs)
     found = score_rows(infer_with(model), rows, BOTH, pad_token_id=0, batch_size=4)
-    assert list(found.metrics) == ["accuracy", "perplexity", "pair_accuracy"]
+    assert list(found.metrics) == ["token_probability", "perplexity", "accuracy", "pair_accuracy"]
     assert found.metrics["perplexity"] == pytest.approx(math.exp(float(tokens)), rel=LIKELIHOOD.value)
     assert found.metrics["pair_accuracy"] == float((output[names[1]].argmax(dim=-1) == batch[target]).double().mean())
     assert found.n == rows.scored

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertLMHeadModel, XLMConfig, XLMModel
+from transformers import RobertaConfig, RobertaForCausalLM, XLMConfig, XLMModel
 
 from qat.errors import CheckpointError, RecipeError
 from qat.huggingface import wrap
@@ -159,10 +160,14 @@ def test_an_unknown_family_is_named() -> None:
     )
 
 
-def test_cross_attention_is_refused() -> None:
-    model = BertLMHeadModel(BertConfig(num_hidden_layers=1, hidden_size=12, is_decoder=True, add_cross_attention=True))
-    with pytest.raises(CheckpointError, match=r"^a BERT with cross-attention is not supported \(add_cross_attention"):
-        wrap(model)
+def test_cross_attention_is_for_families_that_decode() -> None:
+    small: Any = {"num_hidden_layers": 1, "hidden_size": 12, "is_decoder": True, "add_cross_attention": True}
+    with pytest.raises(CheckpointError) as caught:
+        wrap(RobertaForCausalLM(RobertaConfig(**small)))
+    assert str(caught.value) == (
+        "a roberta with cross-attention is not supported (add_cross_attention is true in its config.json): quantize an "
+        "encoder, or a decoder without it"
+    )
 
 
 def test_ranges_lie_where_the_model_lies() -> None:

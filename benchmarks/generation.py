@@ -1,0 +1,198 @@
+"""What a decoder says in INT8: ``python -m benchmarks.generation CHECKPOINT --data FILE --eval FILE --out FILE``.
+
+Perplexity from FP32 to the graphs, and greedy decoding of the same prompts in torch and on ONNX Runtime, float and
+quantized. Both sides of a comparison compute the same numbers but for the order of FP32 sums: where that moves a value
+over a rounding tie, a row may take another way from there on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from benchmarks.accuracy import measure_accuracy
+from benchmarks.environment import describe_environment
+from calibration.quantize import quantize_model
+from export.exported import Lowering, trace_model, trace_next, write_exported
+from export.runners.greedy_decoder import load_decoder
+from export.runners.load import load_runner
+from export.targets import find_target
+from qat.artefacts import require_writable, write_json
+from qat.batches import iterate_batches
+from qat.checkpoint import Checkpoint, load_checkpoint
+from qat.commands import encode_rows
+from qat.console import print_json, say
+from qat.finetune import TrainingPlan, train_rows
+from qat.finetune_settings import FinetuneSettings
+from qat.huggingface import quantization_config
+from qat.quantizer import disable_quantizers
+from qat.recipe import Recipe
+from qat.scoring import Accuracy, infer_with, score_rows
+from qat.tasks import find_task
+from qat.tasks.base import Encoded
+from qat.tasks.record import TaskRecord
+
+_TASK = "text-generation"
+_PROMPT = 8
+"""Tokens of a prompt, and at least as many that its text goes on for."""
+
+_NEW_TOKENS = 32
+_BATCH = 20
+_CALIBRATION = 256
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """How to train, and how much to say: ``new_tokens`` after each of the ``prompts``."""
+
+    settings: FinetuneSettings
+    prompts: int
+    new_tokens: int
+
+
+def cut_prompts(rows: Encoded, count: int, tokens: int, following: int) -> Tokens:
+    """The first ``tokens`` of the first ``count`` rows that go on for ``following`` more, ``(count, tokens)``."""
+    found = [ids[:tokens] for ids in rows.sequences if len(ids) >= tokens + following]
+    return np.array(found[:count], np.int64)
+
+
+def say_in_torch(model: PreTrainedModel, prompts: Tokens, new: int) -> Tokens:
+    """What transformers' greedy search says, ``(prompts, new)``."""
+    said = []
+    for part in _split(prompts):
+        ids = torch.from_numpy(part)
+        found: Any = model.generate(  # type: ignore[operator]
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False
+        )
+        said.append(found[:, part.shape[1] :].numpy())
+    return np.concatenate(said)
+
+
+def say_in_graphs(folder: Path, prompts: Tokens, new: int) -> Tokens:
+    """What the loop over an exported folder's graphs says, node by node as they were exported."""
+    with load_decoder(folder, optimized=False) as runner:
+        parts = [runner.generate(part, np.ones_like(part), max_new_tokens=new) for part in _split(prompts)]
+    return np.concatenate(parts)
+
+
+def compare_said(first: Tokens, second: Tokens) -> dict[str, float]:
+    """The shares of equal tokens and of prompts all of whose tokens are.
+
+    >>> compare_said(np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 5]]))
+    {'tokens': 0.75, 'prompts': 0.5}
+    """
+    same = first == second
+    return {"tokens": float(same.mean()), "prompts": float(same.all(axis=1).mean())}
+
+
+def _split(prompts: Tokens) -> Iterator[Tokens]:
+    yield from (prompts[start : start + _BATCH] for start in range(0, len(prompts), _BATCH))
+
+
+def _export(model: PreTrainedModel, folder: Path) -> dict[str, Path]:
+    """The folders of the quantized graphs and of their float twin."""
+    graph, step, target = trace_model(model), trace_next(model), find_target("onnxruntime")
+    return {
+        name: write_exported(
+            graph,
+            model,
+            folder / name,
+            lowering=Lowering(target, "fp32", quantized=name == "quantized"),
+            tokenizer=None,
+            step=step,
+        ).folder
+        for name in ("quantized", "float")
+    }
+
+
+def _quantize(checkpoint: Checkpoint, training: Encoded, pad: int) -> None:
+    rows = training.pick(range(min(_CALIBRATION, len(training))))
+    batches = iterate_batches(rows, batch_size=_BATCH, pad_token_id=pad, order="length")
+    recipe = Recipe.load("tensorrt").for_target("rtx")
+    quantize_model(checkpoint.model, (batch.to_tensors() for batch in batches), recipe, target="rtx")
+    quantization_config(checkpoint.model).task = TaskRecord.of(
+        find_task(_TASK), {}, None, rows, checkpoint.model.config
+    ).to_dict()
+
+
+def measure_generation(
+    checkpoint: Checkpoint, teacher: PreTrainedModel, training: Encoded, rows: Encoded, asked: Asked
+) -> dict[str, Any]:
+    """The figures of a float decoder, which is quantized, trained and exported on the way.
+
+    Args:
+        checkpoint: the decoder.
+        teacher: the same, which stays float.
+        training: texts to calibrate and train on.
+        rows: texts to score and prompt with.
+        asked: how much.
+    """
+    model, task, pad = checkpoint.model, find_task(_TASK), int(checkpoint.tokenizer.pad_token_id or 0)
+    prompts = cut_prompts(rows, asked.prompts, _PROMPT, _PROMPT)
+    scores: dict[str, Accuracy] = {}
+
+    def score(stage: str) -> None:
+        say(f"{stage} ...")
+        scores[stage] = score_rows(infer_with(model), rows, task, pad_token_id=pad, batch_size=_BATCH)
+
+    score("fp32")
+    _quantize(checkpoint, training, pad)
+    score("ptq")
+    train_rows(model, training, TrainingPlan(settings=asked.settings, pad_token_id=pad, teacher=teacher))
+    score("qat")
+    with TemporaryDirectory() as folder:
+        folders = _export(model, Path(folder))
+        say("onnx ...")
+        runner = load_runner(folders["quantized"], optimized=False)
+        scores["onnx"] = measure_accuracy(runner, rows, task, pad_token_id=pad, batch_size=_BATCH)
+        say("generate ...")
+        said = {name: say_in_graphs(each, prompts, asked.new_tokens) for name, each in folders.items()}
+    quantized = say_in_torch(model, prompts, asked.new_tokens)
+    with disable_quantizers(model):
+        plain = say_in_torch(model, prompts, asked.new_tokens)
+    return {
+        "scores": {stage: dict(found.metrics) for stage, found in scores.items()},
+        "tokens_scored": scores["fp32"].n,
+        "next_token_torch_and_graph": float(task.agree(scores["qat"].outputs, scores["onnx"].outputs, rows).mean()),
+        "prompts": len(prompts),
+        "new_tokens": asked.new_tokens,
+        "said_by_torch_and_graphs": compare_said(quantized, said["quantized"]),
+        "said_by_torch_and_graphs_in_float": compare_said(plain, said["float"]),
+        "said_by_int8_and_fp32": compare_said(quantized, say_in_torch(teacher, prompts, asked.new_tokens)),
+        "different_tokens_a_prompt": float(np.mean([len(set(row.tolist())) for row in quantized])),
+    }
+
+
+def generation_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Float decoder.")],
+    data: Annotated[Path, typer.Option(help="Texts to calibrate and train on.")],
+    evaluation: Annotated[Path, typer.Option("--eval", help="Texts to score and prompt with.")],
+    out: Annotated[Path, typer.Option(help="JSON file of the result.")],
+    steps: Annotated[int, typer.Option(help="Of QAT, distilled from the float model.")] = 50,
+    prompts: Annotated[int, typer.Option(help="How many.")] = 100,
+) -> None:
+    """Score a decoder from FP32 to its graphs, and compare what they say."""
+    require_writable(out)
+    task = find_task(_TASK)
+    loaded, teacher = (load_checkpoint(checkpoint, task) for _ in range(2))
+    for each in (loaded, teacher):
+        each.model.generation_config.eos_token_id = None  # every row goes on
+    training, rows = (encode_rows(loaded, task, TaskRecord(name=_TASK), path) for path in (data, evaluation))
+    settings = FinetuneSettings(max_steps=steps, batch_size=16, held_out=64, evaluations=2)
+    asked = Asked(settings=settings, prompts=prompts, new_tokens=_NEW_TOKENS)
+    found = measure_generation(loaded, teacher.model, training, rows, asked)
+    result = {"checkpoint": str(checkpoint), **found, "environment": describe_environment()}
+    write_json(out, result)
+    print_json(result)
+
+
+if __name__ == "__main__":
+    typer.run(generation_command)
