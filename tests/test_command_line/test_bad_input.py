@@ -102,8 +102,8 @@ CHECKPOINTS = [
         changed(CALIBRATE, "{d}/float", "{d}/folder"),
         "{d}/folder is no checkpoint: it has no config.json, and nothing else of pytorch-quantization (config.json of "
         "qdqbert, or weights with ranges of pytorch-quantization or ModelOpt (_amax)); huggingface (config.json and "
-        "model.safetensors or pytorch_model.bin, whole or in shards); flax (config.json and flax_model.msgpack, whole or "
-        "in shards); tensorflow (bert_config.json and the .index and .data of TensorFlow 1)",
+        "model.safetensors or pytorch_model.bin, whole or in shards); flax (config.json and flax_model.msgpack, whole "
+        "or in shards); tensorflow (bert_config.json and the .index and .data of TensorFlow 1)",
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/folat"),
