@@ -10,7 +10,9 @@ families        the model families, one file each: their classes, and who reads 
 placement       a recipe's rules become the slots that get a quantizer
 wrap            a float model is taken over in place, and given back
 huggingface     the wrapped model in transformers: its configuration entry, saving and loading
-checkpoint      a checkpoint folder is read and written with all that belongs to it
+structure       pruned heads and relative positions, built before weights are read
+checkpoints     the formats checkpoints are kept in, one file each
+checkpoint      a checkpoint is read in any of them, and written with all that belongs to it
 data, batches   rows of a file, and padded batches of them
 tasks           the task heads, one file each: columns, labels, metric
 finetune        quantization-aware training, with the teacher of ``distill`` or without one

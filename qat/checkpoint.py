@@ -1,7 +1,7 @@
 """Checkpoints on disk: Hugging Face folders, float or quantized, read as data only and written whole."""
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,8 @@ def _load(
         if getattr(config, "quantization_config", None) is None and needs_structure(config):
             source["quantization_config"] = StructureConfig()
         with quiet_transformers():
-            model, info = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
+            loaded: Any = head.from_pretrained(**source, config=config, dtype=torch.float32, output_loading_info=True)
+            model, info = loaded
             tokenizer = kept.load_tokenizer(folder, config)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_describe_pickle(folder, str(error))) from error
@@ -199,11 +200,6 @@ def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> type[
     return found
 
 
-def save_pretrained(model: PreTrainedModel, folder: Path) -> None:
-    """Writes configuration and weights into a folder, as transformers does."""
-    model.save_pretrained(folder)
-
-
 def save_checkpoint(
     checkpoint: Checkpoint,
     out: Path | str,
@@ -212,11 +208,8 @@ def save_checkpoint(
     inputs: Mapping[str, Path],
     facts: Mapping[str, object],
     files: Mapping[str, str] | None = None,
-    save_model: Callable[[PreTrainedModel, Path], None] = save_pretrained,
 ) -> Path:
     """The folder ``out`` with model, tokenizer, card, manifest and the further text ``files``, written whole.
-
-    ``save_model`` writes configuration and weights into a folder: safetensors unless a format has its own way.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -225,7 +218,7 @@ def save_checkpoint(
     config = checkpoint.quantization
     with atomic_folder(out) as staging:
         with quiet_transformers():
-            save_model(checkpoint.model, staging)
+            checkpoint.model.save_pretrained(staging)
             checkpoint.tokenizer.save_pretrained(staging)
         if config is not None:
             card = _CARD.format(

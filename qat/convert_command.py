@@ -1,12 +1,13 @@
 """``qdq convert``: a checkpoint in any format becomes a Hugging Face folder that every tool reads."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qat.artefacts import require_writable
-from qat.checkpoint import load_checkpoint, load_whole, save_checkpoint, save_pretrained
+from qat.artefacts import atomic_folder, require_writable, write_manifest
+from qat.checkpoint import Checkpoint, load_checkpoint, load_whole, save_checkpoint
 from qat.checkpoints import find_format
 from qat.checkpoints.base import list_names
 from qat.checkpoints.flax import save_flax
@@ -16,11 +17,25 @@ from qat.options import CheckpointArgument, JsonOption, OutOption
 from qat.quantizer import named_quantizers
 from qat.tasks import find_task
 
-WRITERS = {"safetensors": save_pretrained, "flax": save_flax}
-
+Inputs = Mapping[str, Path]
+Facts = Mapping[str, object]
 HeadOption = Annotated[
     str | None, typer.Option("--task", help="Keep the head of this task; default: the one the checkpoint names.")
 ]
+
+
+def _write_safetensors(loaded: Checkpoint, out: Path, inputs: Inputs, facts: Facts) -> None:
+    save_checkpoint(loaded, out, stage="convert", inputs=inputs, facts=facts)
+
+
+def _write_flax(loaded: Checkpoint, out: Path, inputs: Inputs, facts: Facts) -> None:
+    with atomic_folder(out) as staging:
+        save_flax(loaded.model, staging)
+        loaded.tokenizer.save_pretrained(staging)
+        write_manifest(staging, stage="convert", inputs=inputs, facts=facts)
+
+
+WRITERS = {"safetensors": _write_safetensors, "flax": _write_flax}
 
 
 def convert_command(
@@ -52,14 +67,7 @@ def convert_command(
         quantizers = [each for _, each in named_quantizers(loaded.model)]
         facts |= {"recipe": loaded.quantization.recipe.name, "ranges": len(quantizers)}
         facts |= {"ranges left over": list_names(list(loaded.left_over)) or "none"}
-    save_checkpoint(
-        loaded,
-        out,
-        stage="convert",
-        inputs={"checkpoint": checkpoint},
-        facts={"convert": {**facts, "to": to}},
-        save_model=WRITERS[to],
-    )
+    WRITERS[to](loaded, out, {"checkpoint": checkpoint}, {"convert": {**facts, "to": to}})
     print_table(str(out), tuple(facts), [tuple(facts.values())])
     if as_json:
         print_json({"out": str(out), **facts})

@@ -32,7 +32,7 @@ class RelativePositions(nn.Module):
 
     scaled_distances: ClassVar[bool]
 
-    config: PreTrainedConfig
+    config: Any
     distance_embedding: nn.Embedding
     """The embeddings of the distances from ``1 - positions`` to ``positions - 1``."""
 
@@ -153,7 +153,7 @@ def install_relative_positions(
         table = module._modules.get("position_embeddings")
         if type(table) is nn.Embedding:
             table.__class__ = NoPositions
-            table.weight.requires_grad_(requires_grad=False)  # data-parallel training waits for every gradient
+            table.weight.requires_grad = False  # data-parallel training waits for every gradient
     for module in model.modules():
         inner: Any = getattr(module, "config", None)
         if inner is not None:

@@ -179,14 +179,14 @@ def _require_pairs(folder: Path, lacking: Sequence[str], there: Sequence[str]) -
     ]
     if half:
         raise CheckpointError(
-            f"{folder} lacks {len(half)} ranges that belong to stored ones ({list_names(half)}): a layer needs those of "
-            "its input and its weight, an attention those of its query, key, value and probabilities"
+            f"{folder} lacks {len(half)} ranges that belong to stored ones ({list_names(half)}): a layer needs those "
+            "of its input and its weight, an attention those of its query, key, value and probabilities"
         )
 
 
 @dataclass(frozen=True)
 class _Quantizers:
-    """What a recipe quantizes in a base model: how many ranges each quantizer has, and what the base model is called."""
+    """What a recipe quantizes in a base model: how many ranges each quantizer has, and the base model's own name."""
 
     prefix: str
     ranges: Mapping[str, int]
@@ -226,7 +226,8 @@ def read_weights(folder: Path, config: PreTrainedConfig) -> Weights:
         values = value.detach().float().flatten()
         if values.numel() not in (1, size) or not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
             raise CheckpointError(
-                f"{folder}: '{name}' of shape {tuple(value.shape)} is no range of {size} values, finite and not negative"
+                f"{folder}: '{name}' of shape {tuple(value.shape)} is no range of {size} values, finite and "
+                "not negative"
             )
         weights[ours] = values.expand(size).clone()
     return weights

@@ -60,7 +60,8 @@ def read_variables(place: Path) -> dict[str, NDArray[Any]]:
     except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         said = " ".join(str(error).split())
         raise CheckpointError(
-            f"{prefix}.index is no TensorFlow checkpoint, or it or its data is damaged ({said[:200]}): download it again"
+            f"{prefix}.index is no TensorFlow checkpoint, or it or its data is damaged ({said[:200]}): download it "
+            "again"
         ) from error
 
 
@@ -108,7 +109,7 @@ def read_weights(place: Path, config: PreTrainedConfig) -> Weights:
 
 
 def load_own_tokenizer(place: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """transformers' tokenizer beside the variables, or Google's ``vocab.txt``; cased where the vocabulary is.
+    """Transformers' tokenizer beside the variables, or Google's ``vocab.txt``; cased where the vocabulary is.
 
     Raises:
         CheckpointError: there is none.
@@ -141,16 +142,11 @@ def _recognize(place: Path) -> bool:
 
 def _find_config(place: Path) -> Path:
     folder = place if place.is_dir() else place.parent
-    found = [
-        folder / "config.json",
-        *sorted(folder.glob("*_config.json")),
-        *sorted(folder.glob("assets/*_config.json")),
-    ]
+    named = (path for pattern in ("*_config.json", "assets/*_config.json") for path in sorted(folder.glob(pattern)))
+    found = [folder / "config.json", *named]
     usable = [path for path in found if path.is_file() and path.name != "tokenizer_config.json"]
     if not usable:
-        raise CheckpointError(
-            f"{folder} has no configuration: put bert_config.json or config.json beside the variables"
-        )
+        raise CheckpointError(f"{folder} has no configuration: put bert_config.json or config.json beside it")
     return usable[0]
 
 

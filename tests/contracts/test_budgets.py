@@ -16,6 +16,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 SIGNATURES_OF_OTHERS = {
     "forward": "torch and transformers call it",
     "quantized_attention": "transformers calls it, through its attention interface",
+    "relative_attention": "likewise",
 }
 """Functions whose parameters we do not choose, each with who does."""
 

@@ -100,7 +100,10 @@ DATA = [
 CHECKPOINTS = [
     (
         changed(CALIBRATE, "{d}/float", "{d}/folder"),
-        "{d}/folder is no checkpoint: it has no config.json; give a folder that save_pretrained or qdq wrote",
+        "{d}/folder is no checkpoint: it has no config.json, and nothing else of pytorch-quantization (config.json of "
+        "qdqbert, or weights with ranges of pytorch-quantization or ModelOpt (_amax)); huggingface (config.json and "
+        "model.safetensors or pytorch_model.bin, whole or in shards); flax (config.json and flax_model.msgpack, whole "
+        "or in shards); tensorflow (bert_config.json and the .index and .data of TensorFlow 1)",
     ),
     (
         changed(CALIBRATE, "{d}/float", "{d}/folat"),
@@ -148,7 +151,7 @@ SETTINGS = [
     (
         (*CALIBRATE, "--recipe", "{d}/recipe.toml"),
         "recipe '{d}/recipe.toml': unknown key 'wieghts', did you mean 'weights'? "
-        "known: name, rules, scale_type, sharing, weight_bits, weights",
+        "known: name, rules, scale_type, sharing, weight_bits, weight_ranges, weights",
     ),
     (
         (*CALIBRATE, "--recipe", "tensort"),

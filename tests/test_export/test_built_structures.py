@@ -1,17 +1,20 @@
-"""Models that transformers 5 does not build, with relative positions or pruned heads: exported, run and built."""
+"""Models that transformers 5 does not build, or another tool calibrated: exported, run and built."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
 from export.engine import BuildSettings, build
 from export.exported import Lowering, lower_graph, trace_model, write_exported
 from export.targets import find_target
+from qat.errors import ExportError
 from tests.calibrated import make_calibrated
 from tests.test_export.tiny_models import count_apart, make_batch, run_graph, run_torch
+from tests.test_qat.test_checkpoints.reference import load_fixture, named
 from tests.test_qat.test_pruned_heads import make_pruned
 from tests.test_qat.test_relative_positions import make_relative
 from tests.tiny import tiny_tokenizer
@@ -47,6 +50,19 @@ def check(name: str, folder: Path) -> None:
     engine = build(exported.folder, folder / "model.engine", settings=settings)
     assert (engine.audit.status, engine.audit.float_gemms) == ("complete", 0)
     assert engine.audit.int8_gemms > 0
+
+
+@pytest.mark.parametrize("name", [*named("qdqbert"), *named("modelopt")])
+def test_imported_ranges_reach_every_target_unchanged(name: str, tmp_path: Path) -> None:
+    model = load_fixture(name, tmp_path / "source").model
+    graph = trace_model(model)
+    chance = np.random.default_rng(0)
+    batch = {"input_ids": chance.integers(1, 16, (3, 7)), "attention_mask": np.ones((3, 7), np.int64)}
+    for target in ("rtx", "tensorrt", "onnxruntime", "openvino"):
+        lowered = lower_graph(graph, Lowering(find_target(target), "fp32"))
+        assert count_apart(run_graph(lowered, batch), run_torch(model, batch)) == 0, target
+    with pytest.raises(ExportError, match="is no FP16 value and would change: export with --precision fp32, or calib"):
+        lower_graph(graph, Lowering(find_target("rtx"), "fp16"))
 
 
 @pytest.mark.parametrize("name", QUICK)

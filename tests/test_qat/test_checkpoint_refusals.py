@@ -58,10 +58,10 @@ def test_a_missing_folder_with_nothing_near(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
-    assert refusal(tmp_path).startswith(
-        f"{tmp_path} is no checkpoint: it has no config.json, and nothing else of huggingface (config.json and "
-        "model.safetensors or pytorch_model.bin, whole or in shards)"
-    )
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path} is no checkpoint: it has no config.json, and nothing else of ")
+    assert "huggingface (config.json and model.safetensors or pytorch_model.bin, whole or in shards); flax (" in message
+    assert message.endswith("tensorflow (bert_config.json and the .index and .data of TensorFlow 1)")
 
 
 def test_weights_without_a_configuration(float_folder: Path) -> None:

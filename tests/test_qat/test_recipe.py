@@ -88,7 +88,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_a_misspelt_key_is_named_with_the_nearest() -> None:
     assert refusal(VALUES | {"wieghts": "per_tensor"}) == (
         "recipe 'mine.toml': unknown key 'wieghts', did you mean 'weights'? "
-        "known: name, rules, scale_type, sharing, weight_bits, weights"
+        "known: name, rules, scale_type, sharing, weight_bits, weight_ranges, weights"
     )
 
 

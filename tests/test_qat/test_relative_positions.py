@@ -85,7 +85,8 @@ def test_probabilities_follow_the_formula(family: str, kind: str) -> None:
     heads = model.config.num_attention_heads
 
     def split(x: Tensor) -> Array:
-        return x.double().unflatten(-1, (heads, -1)).transpose(1, 2).numpy()
+        array: Array = x.double().unflatten(-1, (heads, -1)).transpose(1, 2).numpy()
+        return array
 
     table = attention.get_parameter("distance_embedding.weight").detach().double().numpy()
     mask = batch["attention_mask"].numpy()

@@ -64,9 +64,8 @@ def fresh(name: str) -> Path:
 
 
 def record(folder: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    arrays = {
-        f"out.{name}": np.asarray(value, np.float32) for name, value in outputs.items() if hasattr(value, "shape")
-    }
+    tensors = {name: value for name, value in outputs.items() if hasattr(value, "shape")}
+    arrays = {f"out.{name}": np.asarray(value, np.float32) for name, value in tensors.items()}
     np.savez_compressed(folder / "answers.npz", **{f"in.{name}": value for name, value in inputs.items()}, **arrays)
     hashes = {
         name: hashlib.sha256(value.detach().float().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -35,7 +35,7 @@ def load_fixture(name: str, folder: Path) -> Checkpoint:
 
 def wrong_weights(name: str, model: PreTrainedModel) -> set[str]:
     """The parameters whose values are not transformers 4's own, bit by bit, and those only one side has."""
-    expected = json.loads((FIXTURES / name / "expected.json").read_text())
+    expected: dict[str, str] = json.loads((FIXTURES / name / "expected.json").read_text())
     found = {
         key: hashlib.sha256(value.float().contiguous().numpy().tobytes()).hexdigest()[:16]
         for key, value in model.state_dict().items()

@@ -66,9 +66,22 @@ def test_converted_trained_and_saved_the_ranges_stay(name: str, tmp_path: Path) 
     again = save_checkpoint(converted, tmp_path / "again", stage="finetune", inputs={}, facts={})
     stored = {path: quantizer.amax for path, quantizer in named_quantizers(load_checkpoint(again, TASK).model)}
     expected = ranges_of(folder)
-    assert {
-        path for path, value in stored.items() if not torch.equal(value, expected[f"{path}.amax"].flatten())
-    } == set()
+    wrong = [path for path, value in stored.items() if not torch.equal(value, expected[f"{path}.amax"].flatten())]
+    assert wrong == []
+
+
+def test_modelopts_default_is_kept_but_for_what_no_recipe_quantizes(tmp_path: Path) -> None:
+    folder = copy_fixture("modelopt-bert", tmp_path / "modelopt")
+    expected = ranges_of(folder)
+    loaded = load_checkpoint(folder, TASK)
+    assert wrong_weights("modelopt-bert", loaded.model) == set()
+    assert largest_difference("modelopt-bert", loaded.model) < FORMULA.value
+    found = {f"{path}.amax": quantizer.amax for path, quantizer in named_quantizers(loaded.model)}
+    assert {path for path, value in found.items() if not torch.equal(value, expected[path].flatten())} == set()
+    parts = ("pooler", "classifier", "LayerNorm")
+    assert {range_name(name) for name in loaded.left_over} == expected.keys() - found.keys()
+    assert all(any(part in name for part in parts) for name in loaded.left_over)
+    assert len(found) == 24
 
 
 def with_ranges(folder: Path, **more: Tensor) -> Path:

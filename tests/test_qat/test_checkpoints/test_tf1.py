@@ -114,9 +114,7 @@ def test_a_configuration_that_is_missing_or_another(folder: Path) -> None:
         "'bert/embeddings/word_embeddings' ((16, 8) given, (16, 16) expected)"
     )
     path.unlink()
-    assert refusal(folder) == (
-        f"{folder} has no configuration: put bert_config.json or config.json beside the variables"
-    )
+    assert refusal(folder) == (f"{folder} has no configuration: put bert_config.json or config.json beside it")
 
 
 def test_no_tokenizer_beside_it(folder: Path) -> None:
