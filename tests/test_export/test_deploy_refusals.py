@@ -72,8 +72,8 @@ def test_a_decoder_of_two_graphs(tmp_path: Path, exported: Path) -> None:
     facts = {"target": "onnxruntime", "graphs": {"whole": "model.onnx", "step": "model_with_past.onnx"}}
     write_manifest(exported, stage="export", inputs={}, facts=facts)
     assert refusal(tmp_path, exported) == (
-        f"{exported} holds a decoder's 2 graphs (model.onnx, model_with_past.onnx), which a server would have to call in "
-        "turns: expected an encoder's one; run the decoder with qdq's own runners"
+        f"{exported} holds a decoder's 2 graphs (model.onnx, model_with_past.onnx), which a server would have to call "
+        "in turns: expected an encoder's one; run the decoder with qdq's own runners"
     )
 
 

@@ -31,7 +31,7 @@ def main(url: str, folder: str, *texts: str) -> list[str]:
             encoded = tokenizer(
                 [texts[row] for row in rows],
                 padding=True,
-                pad_to_multiple_of=min(STEP, facts["max_length"]),
+                pad_to_multiple_of=STEP if facts["max_length"] % STEP == 0 else None,
                 truncation=True,
                 max_length=facts["max_length"],
                 return_tensors="np",
