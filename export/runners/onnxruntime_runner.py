@@ -1,6 +1,6 @@
 """An ONNX file in ONNX Runtime on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ class OnnxRuntimeRunner(AlwaysOpen):
         optimized: off runs the graph as it was exported, node by node, to judge the export and not the optimizer.
         threads: intra-operator threads, 0 for ONNX Runtime's own choice.
         kept: whether a decoder's graph answers the keys and values it keeps as well.
+        providers: execution providers, the first that takes a node runs it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class OnnxRuntimeRunner(AlwaysOpen):
         optimized: bool = True,
         threads: int = 0,
         kept: bool = False,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         self.name = "onnxruntime"
         self.precision = precision
@@ -50,7 +52,7 @@ class OnnxRuntimeRunner(AlwaysOpen):
         if not Path(path).is_file():
             raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
         except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"ONNX Runtime cannot load {path}: {reason}; export it again") from error
