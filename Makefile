@@ -4,6 +4,10 @@ PYTHON ?= python3
 WORKERS ?= 2
 # Where the CPU build of torch comes from: the ordinary registry's build for Linux brings gigabytes of CUDA along.
 # `make TORCH_INDEX=` takes the ordinary one, for a machine with a GPU.
+# `make gpu` takes the ordinary one by itself.
+ifeq ($(MAKECMDGOALS),gpu)
+TORCH_INDEX ?=
+endif
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
@@ -11,11 +15,12 @@ READY := .venv/.installed
 SAMPLE := benchmarks/sample
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo peers test test-long test-all check clean
+.PHONY: help demo peers gpu gpu-there test test-long test-all check clean
 
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
 	@echo "make peers      other quantizers beside ours on the shipped sample; CHECKPOINT=, DATA=, EVAL= for your own"
+	@echo "make gpu        on an NVIDIA GPU: engines, their answers, times and training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
 	@echo "make check      ruff, formatting, mypy"
@@ -44,6 +49,15 @@ peers: $(READY)
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.peers prepare
 	$(BIN)/python -m benchmarks.peers --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL) \
 	    --out runs/peers/$(notdir $(CHECKPOINT)).json
+
+NVIDIA ?= $(shell command -v nvidia-smi)
+
+# Asked before anything is installed: torch with CUDA is gigabytes.
+gpu-there:
+	@test -n "$(NVIDIA)" || { echo "make gpu: no NVIDIA GPU on this machine (no nvidia-smi): run it where there is one" >&2; exit 2; }
+
+gpu: gpu-there $(READY)
+	$(BIN)/python -m benchmarks.gpu --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL)
 
 test: $(READY)
 	$(PYTEST) -m "not long"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from export.engine import audit, build
     from export.exported import export
     from export.lint import lint
+    from export.predict import Predictor, predict
     from export.runners.load import load_runner
     from qat.finetune import finetune
     from qat.huggingface import QDQConfig, unwrap, wrap
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qat.trainer import QATTrainer
 
 __all__ = [
+    "Predictor",
     "QATTrainer",
     "QDQConfig",
     "Recipe",
@@ -37,11 +39,13 @@ __all__ = [
     "finetune",
     "lint",
     "load_runner",
+    "predict",
     "unwrap",
     "wrap",
 ]
 
 _HOMES = {
+    "Predictor": "export.predict",
     "QATTrainer": "qat.trainer",
     "QDQConfig": "qat.huggingface",
     "Recipe": "qat.recipe",
@@ -55,6 +59,7 @@ _HOMES = {
     "finetune": "qat.finetune",
     "lint": "export.lint",
     "load_runner": "export.runners.load",
+    "predict": "export.predict",
     "unwrap": "qat.huggingface",
     "wrap": "qat.huggingface",
 }

@@ -13,6 +13,7 @@ from calibration.commands import calibrate_command
 from calibration.ranges_command import ranges_command
 from export.commands import audit_command, build_command, export_command, lint_command
 from export.deploy_command import deploy_command
+from export.predict_command import predict_command
 from qat.commands import finetune_command
 from qat.convert_command import convert_command
 from qat.errors import QDQError
@@ -36,6 +37,7 @@ app.command("audit")(audit_command)
 app.command("lint")(lint_command)
 app.command("deploy")(deploy_command)
 app.command("evaluate")(evaluate_command)
+app.command("predict")(predict_command)
 app.command("benchmark")(benchmark_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("families")(families_command)

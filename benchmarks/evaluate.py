@@ -3,24 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.accuracy import measure_accuracy
 from benchmarks.latency import LatencyRow, measure_latency
 from benchmarks.sample import VALIDATION
 from benchmarks.workload import Workload
 from export.runners.base import Runner
+from export.runners.feeding import feed_runner
 from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
 from qat.checkpoint import load_checkpoint, require_float
-from qat.data import Rows
 from qat.errors import DataError, RecipeError
 from qat.families import longest_row
-from qat.scoring import Accuracy, Progress, infer_with, refer_rows
+from qat.scoring import Accuracy, Batching, Progress, infer_with, refer_rows, score_parts
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
 
 _TEXTS = 1024
+_BATCHES = 64
+"""How many batches are read and sorted by length together."""
+
 _CHOICES = 4
 """What multiple choice usually has; a checkpoint takes any number, an exported graph its own."""
 
@@ -51,7 +54,10 @@ def evaluate(
     reading: Reading | None = None,
     progress: Progress = lambda done, rows: None,
 ) -> Accuracy:
-    """The task's metric of a checkpoint folder, an exported folder or an ONNX file, over every row of ``data``.
+    """The task's metric of a checkpoint folder, an exported folder, an ONNX file or an engine, over all of ``data``.
+
+    Some thousand rows are held at a time, and of those before what the metric needs (``Task.count``): sums, but every
+    answer where it ranks them. The ``outputs`` of what is returned are empty.
 
     Args:
         artefact: what to score.
@@ -59,7 +65,7 @@ def evaluate(
         task: needed for a float checkpoint only.
         reference: a float checkpoint; of tasks whose right answers are what the float model answers.
         reading: columns, lengths, batches; None for what the artefact remembers.
-        progress: called after each batch with the rows done and all rows.
+        progress: called after each batch with the rows done, and those read so far.
 
     Raises:
         CheckpointError: no such artefact.
@@ -68,34 +74,40 @@ def evaluate(
     reading = reading or Reading()
     opened = open_artefact(artefact, task=task)
     columns = opened.columns if reading.columns is None else reading.columns
-    rows = opened.task.load(data, columns=columns, limit=reading.limit)
-    encoded = opened.task.encode(
-        rows,
-        tokenizer=opened.tokenizer,
-        config=opened.config,
-        max_length=opened.max_length if reading.max_length is None else reading.max_length,
-    )
     pad = int(opened.tokenizer.pad_token_id or 0)
-    if reference is not None:
-        encoded = _refer(Path(reference), opened, encoded, pad)
-    return measure_accuracy(
-        pad_to_shape(opened.runner, Path(artefact), pad_token_id=pad),
-        encoded,
-        opened.task,
-        pad_token_id=pad,
-        batch_size=reading.batch_size,
-        progress=progress,
+    refer = _refer_to(reference, opened, pad)
+    parts = (
+        refer(
+            opened.task.encode(
+                rows,
+                tokenizer=opened.tokenizer,
+                config=opened.config,
+                max_length=opened.max_length if reading.max_length is None else reading.max_length,
+            )
+        )
+        for rows in opened.task.stream(data, columns=columns, limit=reading.limit, size=reading.batch_size * _BATCHES)
     )
+    with pad_to_shape(opened.runner, opened.folder, pad_token_id=pad) as runner:
+        return score_parts(
+            partial(feed_runner, runner),
+            parts,
+            opened.task,
+            batching=Batching(pad_token_id=pad, batch_size=reading.batch_size),
+            progress=progress,
+        )
 
 
-def _refer(reference: Path, opened: Artefact, rows: Encoded, pad: int) -> Encoded:
+def _refer_to(reference: Path | str | None, opened: Artefact, pad: int) -> Callable[[Encoded], Encoded]:
+    """What says of rows what is right: they themselves, or a float model."""
+    if reference is None:
+        return lambda rows: rows
     if not opened.task.refers:
         raise DataError(
             f"--reference {reference}: {opened.task.name} is scored by the labels of its rows; leave it out"
         )
     loaded = load_checkpoint(reference, opened.task)
     require_float(loaded)
-    return refer_rows(infer_with(loaded.model), rows, opened.task, pad_token_id=pad)
+    return lambda rows: refer_rows(infer_with(loaded.model), rows, opened.task, pad_token_id=pad)
 
 
 def benchmark(
@@ -144,9 +156,8 @@ def _read_tokens(artefact: Artefact, data: Path | str) -> list[list[int]]:
         tokens: list[list[int]] = artefact.tokenizer([str(row["text"]) for row in rows], truncation=True)["input_ids"]
         return tokens
     rows = task.load(data, columns=columns, limit=_TEXTS, require_labels=False)
-    bare = [{name: value for name, value in row.items() if name not in task.columns.label} for row in rows]
     encoded = task.encode(
-        Rows(bare, rows.source), tokenizer=artefact.tokenizer, config=artefact.config, require_labels=False
+        rows.without(task.columns.label), tokenizer=artefact.tokenizer, config=artefact.config, require_labels=False
     )
     return encoded.sequences
 

@@ -31,6 +31,7 @@ from qat.errors import ExportError
 from qat.families import longest_row
 from qat.huggingface import QDQConfig, quantization_config
 from qat.quantizer import quantizers_without_range
+from qat.vocabulary import fingerprint_vocabulary
 
 MODEL_FILE = "model.onnx"
 _INPUTS = ("input_ids", "attention_mask")
@@ -267,6 +268,7 @@ def write_exported(
             "outputs_of_graph": [value.name for value in lowered.graph.outputs],
             "token_outputs": [value.name for value in graph.graph.outputs if _has_tokens(value)],
             "overflow": None if lowering.overflows is None else [asdict(each) for each in lowering.overflows],
+            "vocabulary": None if tokenizer is None else fingerprint_vocabulary(tokenizer),
             "bytes": sum((staging / name).stat().st_size for name in graphs),
             "convolutions": [asdict(each) for each in list_convolutions(graph, lowered)],
         }

@@ -10,9 +10,6 @@ from qat.errors import BuildError
 Rest = Literal["f32", "bf16"]
 """What everything that is not INT8 runs in."""
 
-Goal = Literal["latency", "throughput"]
-"""What OpenVINO tunes for: one request after the other, or many at once."""
-
 INT8_TYPES = ("i8", "u8")
 FLOAT_TYPES = ("f32", "bf16", "f16")
 
@@ -68,21 +65,23 @@ def load_openvino() -> Any:
         ) from error
 
 
-def compile_graph(graph: str | bytes, *, rest: Rest | None = None, goal: Goal = "latency", threads: int = 0) -> Any:
+def compile_graph(graph: str | bytes, *, rest: Rest | None = None, threads: int = 0, streams: int = 1) -> Any:
     """OpenVINO's compiled model.
 
     Args:
         graph: the path of an ONNX file, or the file's content.
         rest: what is not INT8 runs in this; None for OpenVINO's choice, BF16 where the CPU has it.
-        goal: what is tuned for.
         threads: 0 for OpenVINO's own choice.
+        streams: batches at once; one is tuned for latency, several for throughput.
 
     Raises:
         BuildError: the package is missing.
         RuntimeError: OpenVINO's, for a graph that it cannot read or compile.
     """
     core = load_openvino().Core()
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": goal.upper(), "INFERENCE_NUM_THREADS": threads}
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if streams > 1:
+        settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
     if rest is not None:
         settings["INFERENCE_PRECISION_HINT"] = rest
     return core.compile_model(core.read_model(graph), "CPU", settings)

@@ -6,11 +6,12 @@ Values are not converted: what a CSV or TSV file holds stays text, and each task
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import pyarrow
 import pyarrow.parquet
@@ -30,6 +31,7 @@ class Rows:
     Attributes:
         records: the rows; a list of dicts, or anything indexed that gives them, as a ``datasets.Dataset``.
         source: what error messages call them.
+        first: the number of the first of them in the source, counted from 1.
 
     >>> rows = Rows([{"text": "a"}, {"text": "b", "label": 1}], source="two rows")
     >>> len(rows), rows[1]["text"], rows.columns
@@ -38,6 +40,7 @@ class Rows:
 
     records: Sequence[Row]
     source: str
+    first: int = 1
 
     def __len__(self) -> int:
         return len(self.records)
@@ -52,6 +55,33 @@ class Rows:
     def columns(self) -> tuple[str, ...]:
         """The columns that at least one row has, in the order they first appear."""
         return tuple(dict.fromkeys(name for row in self.records for name in row))
+
+    def numbered(self) -> Iterator[tuple[int, Row]]:
+        """The rows, each with its number in the source."""
+        return enumerate(self.records, start=self.first)
+
+    def require_filled(self, columns: Iterable[str]) -> None:
+        """Passes where no text in these columns is empty.
+
+        Raises:
+            DataError: one is.
+        """
+        for name in columns:
+            for number, row in self.numbered():
+                value = row.get(name)
+                if isinstance(value, str) and not value.strip():
+                    raise DataError(
+                        f"{self.source}, row {number}: column '{name}' is an empty text; expected at least one word"
+                    )
+
+    def without(self, columns: Collection[str]) -> Self:
+        """The rows without those columns.
+
+        >>> Rows([{"text": "a", "label": 1}], source="a row").without(["label"]).columns
+        ('text',)
+        """
+        kept = [{name: value for name, value in row.items() if name not in columns} for row in self.records]
+        return replace(self, records=kept)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -86,30 +116,53 @@ def load_rows(source: str | Path, *, columns: Mapping[str, str], limit: int | No
         DataError: a missing, unreadable or malformed file, an unknown suffix, no rows, a missing column, a limit
             below 1.
     """
+    return next(stream_rows(source, columns=columns, limit=limit, size=None))
+
+
+def stream_rows(
+    source: str | Path, *, columns: Mapping[str, str], limit: int | None, size: int | None
+) -> Iterator[Rows]:
+    """The rows of ``load_rows``, so many at a time, that of a file no more need to be held; at least one of them.
+
+    Args:
+        source: as in ``load_rows``.
+        columns: as in ``load_rows``.
+        limit: as in ``load_rows``.
+        size: how many rows to hold; ``None`` for all.
+
+    Raises:
+        DataError: as ``load_rows``, when it comes to the row that is wrong.
+    """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit} takes no rows: expected 1 or more")
+    records = islice(_open_source(source), limit)
+    first = 1
+    while part := list(islice(records, size)):
+        yield _rename_columns(Rows(part, str(source), first), columns)
+        first += len(part)
+    if first == 1:
+        raise DataError(f"data '{source}' has no rows: expected at least one")
+
+
+def _open_source(source: str | Path) -> Iterator[Row]:
     path = Path(source)
     hub = _HUB_NAME.fullmatch(str(source))
     if path.is_file():
-        records = _read_file(path, limit)
-    elif path.is_dir():
+        return _read_file(path)
+    if path.is_dir():
         raise DataError(f"data '{source}' is a folder: expected a file in it{_name_files(path, path.name)}")
-    elif hub and Path(hub["name"]).suffix not in _READERS:
-        records = _read_hub(hub["name"], hub["config"], hub["split"], limit)
-    else:
-        raise DataError(_describe_missing(path))
-    if not records:
-        raise DataError(f"data '{source}' has no rows: expected at least one")
-    return _rename_columns(Rows(records, str(source)), columns)
+    if hub and Path(hub["name"]).suffix not in _READERS:
+        return iter(_open_hub(hub["name"], hub["config"], hub["split"]))
+    raise DataError(_describe_missing(path))
 
 
-def _read_file(path: Path, limit: int | None) -> list[Row]:
+def _read_file(path: Path) -> Iterator[Row]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = suggest(path.suffix, _READERS)
         raise DataError(f"data file '{path}' has the suffix '{path.suffix}', which is not read: {known}")
     try:
-        return list(islice(reader(path), limit))
+        yield from reader(path)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise DataError(f"data file '{path}' is not UTF-8 text (byte 0x{byte:02x}): save it as UTF-8") from error
@@ -176,16 +229,16 @@ _READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _read_hub(name: str, config: str | None, split: str, limit: int | None) -> list[Row]:
+def _open_hub(name: str, config: str | None, split: str) -> Iterable[Row]:
     # Imported here: it takes seconds, and only hub names need it.
     import datasets
 
     try:
-        dataset = datasets.load_dataset(name, config, split=split)
+        dataset: Iterable[Row] = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         why = _first_line(error)
         raise DataError(f"no file '{name}:{split}', nor a hub dataset: {why}; give a file instead") from error
-    return list(islice(dataset, limit))
+    return dataset
 
 
 def _rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
@@ -197,14 +250,12 @@ def _rename_columns(rows: Rows, columns: Mapping[str, str]) -> Rows:
             has = suggest(column, known)
             raise DataError(f"column '{column}' for '{name}' is not in {rows.source}: {has}; use --columns {name}=...")
     moved = set(columns.values())
-    return Rows(
-        [
-            {name: value for name, value in row.items() if name not in moved}
-            | {name: row[column] for name, column in columns.items() if column in row}
-            for row in rows
-        ],
-        rows.source,
-    )
+    renamed = [
+        {name: value for name, value in row.items() if name not in moved}
+        | {name: row[column] for name, column in columns.items() if column in row}
+        for row in rows
+    ]
+    return replace(rows, records=renamed)
 
 
 def _describe_missing(path: Path) -> str:

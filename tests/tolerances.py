@@ -81,3 +81,5 @@ HEAD_DIFFERENCE = Tolerance(
 LIKELIHOOD = Tolerance(1e-5, "relative: FP32 log-likelihoods of a vocabulary of 50 to 200, summed in another order")
 MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard errors or more")
 PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")
+TOLD = Tolerance(1e-5, "probabilities and vectors below 1: FP32 sums in another order, through a softmax")
+PARTS = Tolerance(1e-5, "relative: the same rows in other batches, and FP64 sums of their FP32 scores in another order")

@@ -51,7 +51,8 @@ class Setting:
         data: rows to calibrate on.
         texts: how many of them.
         nncf: models that NNCF quantized, as OpenVINO files; called after their folders.
-        threads: of every runtime.
+        threads: of every runtime, for each batch.
+        streams: batches at once; several are tuned for throughput.
     """
 
     checkpoint: Path
@@ -60,6 +61,7 @@ class Setting:
     texts: int = 256
     nncf: tuple[Path, ...] = ()
     threads: int = 1
+    streams: int = 1
 
 
 def prepare_contestants(setting: Setting, folder: Path, *, progress: Progress) -> list[Contestant]:
@@ -137,5 +139,11 @@ def _onnxruntime(setting: Setting, name: str, path: Path, precision: str) -> Con
 def _openvino(
     setting: Setting, name: str, path: Path, *, quantized: bool = True, rest: Rest | None = None
 ) -> Contestant:
-    runner = OpenVinoRunner(path, quantized=quantized, rest=rest, threads=setting.threads)
+    runner = OpenVinoRunner(
+        path,
+        quantized=quantized,
+        rest=rest,
+        threads=setting.threads * setting.streams,
+        streams=setting.streams,
+    )
     return Contestant(name=name, int8_kernels=count_int8_kernels(compile_graph(str(path), rest=rest)), runner=runner)

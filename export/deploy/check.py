@@ -7,13 +7,14 @@ from typing import Any
 
 from export.deploy.check_config import explain_config
 from export.deploy.check_files import explain_files, find_version
-from export.deploy.check_run import Answered, require_provider, run_samples
+from export.deploy.check_run import Answered, run_samples
 from export.deploy.interface import Interface, read_interface
 from export.deploy.model_config import CONFIG_FILE, MODEL_FILES, read_config
 from export.deploy.repository import DESCRIBED, STAGE
 from export.deploy.settings import Provider
 from export.deploy.warmup import explain_samples, read_samples
 from export.engine_spec import ShapeRange
+from export.runners.onnxruntime_runner import list_providers
 from qat.artefacts import MANIFEST, read_manifest
 from qat.errors import DeployError
 
@@ -47,7 +48,7 @@ def check_repository(repository: Path | str, *, provider: Provider = "cpu") -> l
         BuildError: Triton's definitions or the provider are not installed.
     """
     folder = Path(repository)
-    require_provider(provider)
+    list_providers(provider)  # before anything else is read
     folders = _find_models(folder)
     problems: list[str] = []
     checked: list[CheckedModel] = []

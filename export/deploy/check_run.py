@@ -6,19 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from export.deploy.settings import Provider
 from export.deploy.warmup import Arrays
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
-from qat.errors import BuildError, CheckpointError, DeployError
-
-_PROVIDERS: Mapping[Provider, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+from qat.errors import CheckpointError, DeployError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,33 +22,18 @@ class Answered:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def require_provider(provider: Provider) -> None:
-    """Passes where this machine's ONNX Runtime has the provider.
-
-    Raises:
-        BuildError: it has not.
-    """
-    there = ort.get_available_providers()
-    if _PROVIDERS[provider] not in there:
-        raise BuildError(
-            f"--provider {provider} needs {_PROVIDERS[provider]}, but this machine's onnxruntime {ort.__version__} has "
-            f"{', '.join(there)}: pip uninstall onnxruntime and pip install 'qdq[gpu]', or leave --provider out to "
-            "check on the CPU"
-        )
-
-
 def run_samples(
     onnx_path: Path, config: Any, samples: Iterable[tuple[str, Arrays]], provider: Provider
 ) -> list[Answered]:
     """Every request with the shapes of its answers, which are those that the configuration declares, and finite.
 
     Raises:
+        BuildError: this machine's ONNX Runtime does not have the provider.
         DeployError: the graph does not run, or answers with something else.
     """
-    names = [_PROVIDERS[provider], *([] if provider == "cpu" else [_PROVIDERS["cpu"]])]
     answered = []
     try:
-        with OnnxRuntimeRunner(onnx_path, providers=names) as runner:
+        with OnnxRuntimeRunner(onnx_path, provider=provider) as runner:
             for name, feed in samples:
                 answers = runner.infer(feed)
                 rows = len(next(iter(feed.values())))

@@ -1,4 +1,4 @@
-"""Any artefact as a runner: a checkpoint folder, an exported folder or an ONNX file."""
+"""Any artefact as a runner: a checkpoint folder, an exported folder, an ONNX file or an engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,15 @@ from export.openvino_model import Rest
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.openvino_runner import OpenVinoRunner
+from export.runners.running import Running
+from export.runners.tensorrt_runner import TensorRtRunner
 from export.runners.torch_runner import TorchRunner
-from qat.artefacts import read_manifest
+from qat.artefacts import hash_file, read_manifest
 from qat.checkpoint import load_checkpoint, read_config
 from qat.errors import BuildError, CheckpointError
 from qat.tasks import Task, find_task
 from qat.tasks.record import read_task_record
+from qat.vocabulary import require_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,12 +28,14 @@ class Artefact:
     """An opened artefact: what runs it, and what its data needs.
 
     Attributes:
+        folder: where its tokenizer and configuration lie.
         runner: not yet entered.
         task: the one it was made for.
         columns: how the data's columns were called.
         max_length: tokens a row keeps, None for the most the checkpoint takes.
     """
 
+    folder: Path
     runner: Runner
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -40,75 +45,122 @@ class Artefact:
 
 
 def load_runner(
-    artefact: Path | str, *, task: str | None = None, optimized: bool = True, threads: int = 0, kept: bool = False
+    artefact: Path | str,
+    *,
+    task: str | None = None,
+    optimized: bool = True,
+    threads: int = 0,
+    kept: bool = False,
+    running: Running | None = None,
 ) -> Runner:
     """The runner of an artefact, to be opened by ``with``.
 
     A graph runs on ONNX Runtime, unless its folder was exported for ``openvino``.
 
     Args:
-        artefact: a checkpoint folder, an exported folder or an ONNX file.
+        artefact: a checkpoint folder, an exported folder, an ONNX file or an engine.
         task: needed for a float checkpoint only; others remember theirs.
         optimized: whether the engine may change what was exported: ONNX Runtime rewrites the graph, OpenVINO runs its
             rest in BF16 where the CPU has it.
         threads: ONNX Runtime's or OpenVINO's threads, 0 for its own choice.
         kept: whether a decoder's graph answers the keys and values it keeps as well.
+        running: on which device of the runtime and tuned for what; its threads are taken where ``threads`` is 0.
 
     Raises:
         CheckpointError: no such artefact, or a broken one.
-        BuildError: an engine, which needs its GPU, a graph in BF16, or OpenVINO is not installed.
+        BuildError: an engine that this machine cannot run, a graph in BF16, OpenVINO or a provider that is not
+            installed.
     """
-    path = Path(artefact)
-    _refuse_engine(path)
+    path, running = Path(artefact), running or Running()
+    if path.suffix == ".engine":
+        return TensorRtRunner(path)
     if path.suffix == ".onnx" or (path / MODEL_FILE).is_file():
         graph = path if path.suffix == ".onnx" else path / MODEL_FILE
         manifest = read_manifest(graph.parent)
         quantized = bool(manifest.get("quantized"))
         if manifest.get("target") == "openvino":
+            _refuse_provider(running, "OpenVINO")
             exact: Rest | None = None if optimized else "f32"
-            return OpenVinoRunner(graph, quantized=quantized, rest=exact, threads=threads, kept=kept)
+            most = threads or running.threads
+            return OpenVinoRunner(
+                graph, quantized=quantized, rest=exact, threads=most, streams=running.at_once, kept=kept
+            )
         _refuse_bf16(graph)
         rest = str(manifest.get("precision", "onnx"))
-        precision = f"int8+{rest}" if quantized else rest
-        return OnnxRuntimeRunner(graph, precision=precision, optimized=optimized, threads=threads, kept=kept)
+        return OnnxRuntimeRunner(
+            graph,
+            precision=f"int8+{rest}" if quantized else rest,
+            optimized=optimized,
+            threads=threads or running.threads_each,
+            kept=kept,
+            provider=running.provider,
+        )
+    _refuse_provider(running, "torch")
     record = read_task_record(read_config(path), folder=path, given=task)
     model = load_checkpoint(path, find_task(record.name)).model
     return TorchRunner(model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
 
 
-def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: bool = True) -> Artefact:
-    """An artefact with its runner, task and tokenizer.
+def open_artefact(
+    artefact: Path | str, *, task: str | None = None, optimized: bool = True, running: Running | None = None
+) -> Artefact:
+    """An artefact with its runner, task and tokenizer; an engine's lie where it was built from.
 
     Raises:
-        CheckpointError: no such artefact, one without its tokenizer and configuration beside it, or a decoder's step.
+        CheckpointError: no such artefact, one without its tokenizer and configuration beside it, or with those of
+            another model, or a decoder's step.
         DataError: a float checkpoint and no task.
-        BuildError: an engine, which needs its GPU.
+        BuildError: as ``load_runner``.
     """
     path = Path(artefact)
-    _refuse_engine(path)
-    folder = path.parent if path.suffix == ".onnx" else path
+    folder = _find_folder(path)
     config = read_config(folder)
     record = read_task_record(config, folder=folder, given=task)
-    runner = load_runner(path, task=task, optimized=optimized)
+    runner = load_runner(path, task=task, optimized=optimized, running=running)
     if any(name.startswith(PAST) for name in runner.inputs):
         raise CheckpointError(
             f"{path} says one token after what {MODEL_FILE} kept of a prompt, and takes no rows: give the folder, or "
             f"{folder / MODEL_FILE}"
         )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    require_tokenizer(tokenizer, config, folder, fingerprint=read_manifest(folder).get("vocabulary"))
     return Artefact(
+        folder=folder,
         runner=runner,
         task=find_task(record.name).settle(config),
-        tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        tokenizer=tokenizer,
         config=config,
         columns=record.columns,
         max_length=record.max_length,
     )
 
 
-def _refuse_engine(path: Path) -> None:
-    if path.suffix == ".engine":
-        require_runnable(path)
-        raise BuildError(f"{path} is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here")
+def _find_folder(path: Path) -> Path:
+    """Where the tokenizer and the configuration of an artefact lie."""
+    if path.suffix != ".engine":
+        return path.parent if path.suffix == ".onnx" else path
+    inputs = require_runnable(path)["inputs"]
+    (origin,) = [entry for name, entry in inputs.items() if name.endswith(".onnx")]
+    graph = Path(origin["path"])
+    if not graph.is_file():
+        raise CheckpointError(
+            f"{path} was built from {graph}, which is gone, and its tokenizer with it: keep the exported folder, or "
+            "build the engine again"
+        )
+    if hash_file(graph) != origin["hash"]:
+        raise CheckpointError(
+            f"{path} was built from another graph than {graph} is now, so the tokenizer there may not be its own: "
+            "build the engine again with qdq build"
+        )
+    return graph.parent
+
+
+def _refuse_provider(running: Running, runtime: str) -> None:
+    if running.provider is not None:
+        raise BuildError(
+            f"--provider {running.provider} is one of ONNX Runtime's, but this artefact runs on {runtime}: leave it "
+            "out, or export for rtx, tensorrt or onnxruntime"
+        )
 
 
 def _refuse_bf16(graph: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from export.decoder_graphs import PRESENT
 from export.graph_file import read_graph
-from export.openvino_model import Goal, Rest, compile_graph, explain_refusal, read_rest
+from export.openvino_model import Rest, compile_graph, explain_refusal, read_rest
 from export.runners.base import AlwaysOpen, Arrays, require_shapes
 from qat.errors import CheckpointError
 
@@ -18,14 +18,14 @@ from qat.errors import CheckpointError
 class OpenVinoRunner(AlwaysOpen):
     """Runs an ONNX file, or one of OpenVINO's own; open it with ``with``.
 
-    Several threads may call it, one at a time runs.
+    Several threads may call it; as many of their batches run at once as it has streams.
 
     Args:
         path: the file.
         quantized: whether tables call it INT8.
         rest: what is not INT8 runs in this; None for OpenVINO's choice, BF16 where the CPU has it.
-        goal: what OpenVINO tunes for.
         threads: 0 for OpenVINO's own choice.
+        streams: batches at once; several are tuned for throughput.
         kept: whether a decoder's graph answers the keys and values it keeps as well.
 
     Raises:
@@ -39,14 +39,14 @@ class OpenVinoRunner(AlwaysOpen):
         *,
         quantized: bool = True,
         rest: Rest | None = None,
-        goal: Goal = "latency",
         threads: int = 0,
+        streams: int = 1,
         kept: bool = False,
     ) -> None:
         if not Path(path).is_file():
             raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
         try:
-            compiled = compile_graph(str(path), rest=rest, goal=goal, threads=threads)
+            compiled = compile_graph(str(path), rest=rest, threads=threads, streams=streams)
         except RuntimeError as error:
             said = explain_refusal(error)
             raise CheckpointError(f"OpenVINO cannot load {path}: {said}; export it again") from error
@@ -56,8 +56,9 @@ class OpenVinoRunner(AlwaysOpen):
         self.inputs: Mapping[str, tuple[int | str, ...]] = _read_shapes(Path(path), compiled)
         outputs = [port.get_any_name() for port in compiled.outputs]
         self._outputs = [name for name in outputs if kept or not name.startswith(PRESENT)]
-        self._request = compiled.create_infer_request()
-        self._turn = Lock()
+        self._idle: Queue[Any] = Queue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """The graph's outputs by name.
@@ -66,9 +67,12 @@ class OpenVinoRunner(AlwaysOpen):
             DataError: sizes that a graph of fixed shape does not take.
         """
         require_shapes(self, feed)
-        with self._turn:
-            answers = self._request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
+        request = self._idle.get()
+        try:
+            answers = request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
             return {name: np.array(answers[name]) for name in self._outputs}
+        finally:
+            self._idle.put(request)
 
 
 def _read_shapes(path: Path, compiled: Any) -> dict[str, tuple[int | str, ...]]:

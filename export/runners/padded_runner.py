@@ -77,12 +77,12 @@ class PaddedRunner:
         return np.pad(wide, ((0, batch - rows), (0, 0)), mode="edge")
 
 
-def pad_to_shape(runner: Runner, artefact: Path, *, pad_token_id: int) -> Runner:
-    """The runner of an artefact, padding batches where its graph takes one shape alone; as it is for any other."""
+def pad_to_shape(runner: Runner, folder: Path, *, pad_token_id: int) -> Runner:
+    """The runner of an exported folder's graph, padding batches where that takes one shape alone; else as it is."""
     shapes = set(runner.inputs.values())
     if len(shapes) != 1 or not all(isinstance(size, int) for size in next(iter(shapes))):
         return runner
-    listed = read_manifest(artefact.parent if artefact.suffix == ".onnx" else artefact).get("token_outputs")
+    listed = read_manifest(folder).get("token_outputs")
     if not isinstance(listed, list) or len(next(iter(shapes))) != len(AXES):
         return runner  # nobody says which answers belong to tokens: the runner refuses what does not fit
     return PaddedRunner(runner, token_outputs=tuple(map(str, listed)), pad_token_id=pad_token_id)

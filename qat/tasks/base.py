@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from qat.data import Rows, load_rows
+from qat.data import Rows, load_rows, stream_rows
 from qat.errors import DataError, RecipeError, suggest
+from qat.tasks.tally import Tally
 
 Value = list[int] | list[list[int]] | list[float] | int | float
 Feature = Mapping[str, Value]
@@ -31,6 +32,9 @@ Kept = tuple[NDArray[Any], NDArray[np.bool_]]
 
 Outputs = Mapping[str, NDArray[np.floating]]
 """What is scored, by name, ``(rows, ...)`` in the order of the rows; not a number where there is none."""
+
+Prediction = dict[str, Any]
+"""What a model says of one row, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,25 @@ class Encoded:
             raise DataError(f"{self.source} was encoded without {name}: rows without labels cannot be scored")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What a model was asked, for those who read its answers.
+
+    Attributes:
+        rows: as they were given.
+        encoded: what ``Task.ask`` made of them.
+        tokenizer: the checkpoint's.
+        config: the checkpoint's.
+        top: how many of the likeliest answers to name.
+    """
+
+    rows: Rows
+    encoded: Encoded
+    tokenizer: PreTrainedTokenizerBase
+    config: PreTrainedConfig
+    top: int = 1
+
+
 class Task(ABC):
     """A head's task: named as Hugging Face names it, scored by numbers where higher is better.
 
@@ -207,17 +230,66 @@ class Task(ABC):
             for name in self.outputs
         }
 
-    @abstractmethod
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """The metrics over all rows by name, the task's headline first.
+    def ask(
+        self,
+        rows: Rows,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        max_length: int | None = None,
+    ) -> Encoded:
+        """The rows as token ids, to be answered: without their labels, and nothing in them hidden.
+
+        Arguments and errors as ``encode``; also a DataError for a text that is empty.
+        """
+        bare = rows.without(self.columns.label)
+        self.check_columns(bare, require_labels=False)
+        bare.require_filled(self.columns.required)
+        return self.encode(bare, tokenizer=tokenizer, config=config, max_length=max_length, require_labels=False)
+
+    def hold(self, answers: Answers, given: Mapping[str, NDArray[Any]], top: int) -> dict[str, Kept]:
+        """What of a batch's answers to ``ask`` is told; ``top`` as in ``Asked``, the others as in ``keep``."""
+        return self.keep(answers, given)
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """What the answers say, one prediction a row.
 
         Args:
-            outputs: what ``keep`` gave of all rows, finite.
+            outputs: what ``hold`` gave of all rows, finite.
+            asked: the rows.
+
+        Raises:
+            DataError: answers that do not fit the labels, or a task whose answers are not told.
+        """
+        raise DataError(f"{self.name} has no predictions: score it with qdq evaluate")
+
+    @abstractmethod
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """What the metrics need of these rows.
+
+        Args:
+            outputs: what ``keep`` gave of all of them, finite.
             rows: as ``encode`` gave them, with labels.
 
         Raises:
             DataError: rows without labels.
         """
+
+    @abstractmethod
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """The metrics by name, the task's headline first.
+
+        Args:
+            tally: of all rows, added up.
+            rows: any part of them, for what all have alike.
+
+        Raises:
+            DataError: nothing to score.
+        """
+
+    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+        """The metrics over all rows by name; arguments and errors as ``count`` and ``conclude``."""
+        return self.conclude(self.count(outputs, rows), rows)
 
     def refer(self, rows: Encoded, outputs: Outputs) -> Encoded:
         """The rows with what the float model answered to them, where that is what is right."""
@@ -248,13 +320,37 @@ class Task(ABC):
         Raises:
             DataError: ``columns`` names one the task does not read, or as ``qat.data.load_rows``.
         """
+        self._check_names(columns)
+        rows = load_rows(source, columns=columns, limit=limit)
+        self.check_columns(rows, require_labels=require_labels)
+        return rows
+
+    def stream(
+        self, source: str | Path, *, columns: Mapping[str, str], limit: int | None = None, size: int
+    ) -> Iterator[Rows]:
+        """The rows of ``load``, ``size`` of them held at a time; labels may be missing.
+
+        Raises:
+            DataError: as ``load``; rows that have other columns of this task than the first ones.
+        """
+        self._check_names(columns)
+        first: tuple[str, ...] | None = None
+        for rows in stream_rows(source, columns=columns, limit=limit, size=size):
+            there = tuple(name for name in self.columns.names if name in rows.columns)
+            if first is not None and there != first:
+                raise DataError(
+                    f"{source}, rows {rows.first} to {rows.first + len(rows) - 1} have the columns "
+                    f"{', '.join(there) or 'none'} of {self.name}, the rows before {', '.join(first) or 'none'}: give "
+                    "all rows the same ones"
+                )
+            first = there
+            yield rows
+
+    def _check_names(self, columns: Mapping[str, str]) -> None:
         for name in columns:
             if name not in self.columns.names:
                 known = suggest(name, self.columns.names)
                 raise DataError(f"--columns names '{name}', which {self.name} does not read: {known}")
-        rows = load_rows(source, columns=columns, limit=limit)
-        self.check_columns(rows, require_labels=require_labels)
-        return rows
 
     def check_columns(self, rows: Rows, *, require_labels: bool) -> None:
         """Nothing, where the rows have every column the task needs.

@@ -1,5 +1,6 @@
 """Rows of texts to be embedded, and what is said of their vectors: nearness to others, and whether pairs are found."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qat.tasks.base import Encoded
+from qat.tasks.tally import Tally
 
 Vectors = NDArray[np.floating]
 
@@ -53,33 +55,34 @@ def find_cosines(first: Vectors, second: Vectors) -> NDArray[np.float64]:
     return means.reshape(len(first))
 
 
-def rank_pairs(vectors: Vectors, rows: EncodedTexts) -> NDArray[np.int64]:
+def list_pairs(vectors: Vectors, rows: EncodedTexts) -> Tally:
+    """Of each pair both vectors, ``(pairs, hidden)``, and a number for the text to be found, ``(pairs,)``."""
+    firsts, others = (np.array([pair[side] for pair in rows.pairs], np.int64) for side in (0, 1))
+    names = np.array([_name_text(rows, int(other)) for other in others], np.int64)
+    return {"texts": vectors[firsts], "others": vectors[others], "names": names}
+
+
+def rank_pairs(pairs: Tally) -> NDArray[np.int64]:
     """For each pair how many texts are at least as near as the one to be found, ``(pairs,)``; 0 where it is nearest.
 
     The candidates are all texts to be found, the same text once; nearness is the cosine.
 
     Args:
-        vectors: of all texts, ``(texts, hidden)``.
-        rows: the texts.
+        pairs: all of them, as ``list_pairs`` gives them.
     """
-    seen: dict[tuple[int, ...], int] = {}
-    for _, other in rows.pairs:
-        seen.setdefault(_tokens(rows, other), other)
-    places = {tokens: place for place, tokens in enumerate(seen)}
-    unit = _to_unit(vectors)
-    candidates = unit[list(seen.values())]
+    _, chosen, places = np.unique(pairs["names"], return_index=True, return_inverse=True)
+    candidates, texts = _to_unit(pairs["others"])[chosen], _to_unit(pairs["texts"])
     ranks = []
-    for text, other in rows.pairs:
-        nearness = candidates @ unit[text]
-        own = places[_tokens(rows, other)]
+    for text, own in zip(texts, places, strict=True):
+        nearness = candidates @ text
         ranks.append(int((nearness >= nearness[own]).sum()) - 1)
     return np.array(ranks, np.int64)
 
 
-def _tokens(rows: EncodedTexts, place: int) -> tuple[int, ...]:
-    ids = rows.features[place]["input_ids"]
-    assert isinstance(ids, list)
-    return tuple(int(each) for each in ids)  # type: ignore[arg-type]
+def _name_text(rows: EncodedTexts, place: int) -> int:
+    """A number that two texts share only where they have the same tokens."""
+    ids = np.array(rows.features[place]["input_ids"], np.int64)
+    return int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=8).digest(), "big", signed=True)
 
 
 def _to_unit(vectors: Vectors) -> NDArray[np.float64]:

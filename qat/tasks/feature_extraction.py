@@ -13,8 +13,9 @@ from qat.errors import DataError
 from qat.pooling import FIELD, Pooling, read_pooling, remember_pooling, set_pooling
 from qat.recipe import validate_settings
 from qat.sentence_transformers import read_sentence_transformers
-from qat.tasks.base import Answers, Columns, Encoded, Kept, Outputs, Task
-from qat.tasks.embeddings import EncodedTexts, find_cosines, rank_pairs
+from qat.tasks.base import Answers, Asked, Columns, Encoded, Kept, Outputs, Prediction, Task
+from qat.tasks.embeddings import EncodedTexts, find_cosines, list_pairs, rank_pairs
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 _SAME = 0.99
@@ -98,6 +99,25 @@ class FeatureExtraction(Task):
         pairs = [(place, place + 1) for place in range(0, len(every), 2)] if len(texts) > 1 else []
         return EncodedTexts(tokens, length, len(too_long), rows.source, pairs=pairs)
 
+    def ask(
+        self,
+        rows: Rows,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        max_length: int | None = None,
+    ) -> Encoded:
+        """As ``Task.ask``; a second text is left out."""
+        return super().ask(rows.without(["text_pair"]), tokenizer=tokenizer, config=config, max_length=max_length)
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each text its ``vector``, or ``vectors``, one a token, special tokens included."""
+        vectors = outputs[_VECTORS]
+        if vectors.ndim == 2:
+            return [{"vector": vector.tolist()} for vector in vectors]
+        lengths = asked.encoded.lengths
+        return [{"vectors": row[:length].tolist()} for row, length in zip(vectors, lengths, strict=True)]
+
     def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
         """The vectors of texts, or of their real tokens."""
         if FIELD in answers:
@@ -110,19 +130,27 @@ class FeatureExtraction(Task):
             rows.features, rows.max_length, rows.truncated, rows.source, pairs=_pairs_of(rows), wanted=outputs[_VECTORS]
         )
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """The vectors of the pairs, which are ranked among all, and the sum of the cosines to the float vectors."""
+        assert isinstance(rows, EncodedTexts), "the rows of feature extraction come from its own encode"
+        found = dict(list_pairs(outputs[_VECTORS], rows)) if rows.pairs else {}
+        if rows.wanted is not None:
+            cosines = find_cosines(outputs[_VECTORS], rows.wanted)
+            found |= count_sums(cosine=float(cosines.sum()), n=len(cosines))
+        return found
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The share of pairs found among the nearest ten, and as the nearest; the mean cosine to the float vectors.
 
         Raises:
             DataError: neither pairs nor float vectors to compare with.
         """
-        assert isinstance(rows, EncodedTexts), "the rows of feature extraction come from its own encode"
         scores: dict[str, float] = {}
-        if rows.pairs:
-            ranks = rank_pairs(outputs[_VECTORS], rows)
+        if "names" in tally:
+            ranks = rank_pairs(tally)
             scores |= {f"recall_at_{top}": float((ranks < top).mean()) for top in _TOP}
-        if rows.wanted is not None:
-            scores["cosine"] = float(find_cosines(outputs[_VECTORS], rows.wanted).mean())
+        if "cosine" in tally:
+            scores["cosine"] = divide(tally, "cosine")
         if not scores:
             raise DataError(
                 f"{rows.source} has no column 'text_pair' to be found, and no float model says what is right: add "

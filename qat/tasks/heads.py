@@ -5,18 +5,19 @@ Each reads its labels, scores logits ``(rows, labels)`` and says where two model
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score
 from transformers import PreTrainedConfig
 
 from qat.errors import DataError
-from qat.tasks.base import Value
-from qat.tasks.labels import describe_value, label_numbers, read_label
+from qat.tasks.base import Prediction, Value
+from qat.tasks.labels import describe_value, label_numbers, rank_labels, read_label
+from qat.tasks.tally import Tally, count_sums, divide
 
 _SAME_NUMBER = 0.01
 """Two regressions agree where they differ by no more than this share of the answers' spread."""
@@ -38,8 +39,20 @@ class Head(ABC):
         """
 
     @abstractmethod
-    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
+    def count(self, logits: Logits, labels: NDArray[np.generic]) -> Tally:
+        """What the metrics need of these answers."""
+
+    @abstractmethod
+    def conclude(self, tally: Tally) -> dict[str, float]:
         """The metrics by name, the headline first."""
+
+    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
+        """The metrics of all answers."""
+        return self.conclude(self.count(logits, labels))
+
+    @abstractmethod
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """What the logits of one row say, ``(labels,)``; ``top`` as in ``Asked``."""
 
     @abstractmethod
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
@@ -55,14 +68,27 @@ class SingleLabel(Head):
         """The label's number."""
         return read_label(value, known, place=place)
 
-    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
-        """The share of rows whose largest logit is the label's, labels ``(rows,)``.
+    def count(self, logits: Logits, labels: NDArray[np.generic]) -> Tally:
+        """Rows whose largest logit is the label's, labels ``(rows,)``, and all rows."""
+        return count_sums(right=float((logits.argmax(axis=1) == labels).sum()), n=len(labels))
+
+    def conclude(self, tally: Tally) -> dict[str, float]:
+        """The share of right rows.
 
         >>> logits = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
         >>> SingleLabel().score(logits, np.array([1, 0, 0])) == {"accuracy": 2 / 3}
         True
         """
-        return {"accuracy": float(accuracy_score(labels, np.argmax(logits, axis=1)))}
+        return {"accuracy": divide(tally, "right")}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The likeliest label and its probability.
+
+        >>> told = SingleLabel().tell(np.log([0.25, 0.75]), ["plant", "tool"], 1)
+        >>> told["label"], round(told["score"], 6)
+        ('tool', 0.75)
+        """
+        return rank_labels(names, softmax(logits.astype(np.float64)), top)
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """The same largest logit."""
@@ -82,14 +108,30 @@ class MultiLabel(Head):
         numbers = {read_label(each, known, place=place) for each in value}
         return [float(number in numbers) for number in range(len(known))]
 
-    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
-        """The micro-averaged F1 of the labels taken, 0 where none is right, labels ``(rows, labels)`` 0 or 1.
+    def count(self, logits: Logits, labels: NDArray[np.generic]) -> Tally:
+        """Labels that were rightly taken, that were taken, and that are right, labels ``(rows, labels)`` 0 or 1."""
+        taken, right = logits > 0, labels.astype(np.bool_)
+        return count_sums(hits=float((taken & right).sum()), said=float(taken.sum()), there=float(right.sum()))
+
+    def conclude(self, tally: Tally) -> dict[str, float]:
+        """The micro-averaged F1 of the labels taken, 0 where none is right.
 
         >>> logits = np.array([[2.0, -1.0, 3.0], [-1.0, -2.0, 1.0]])
         >>> MultiLabel().score(logits, np.array([[1, 0, 0], [0, 0, 1]]))
         {'f1_micro': 0.8}
         """
-        return {"f1_micro": float(f1_score(labels, logits > 0, average="micro", zero_division=0))}
+        both = float(tally["said"] + tally["there"])
+        return {"f1_micro": 2 * float(tally["hits"]) / both if both else 0.0}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The labels taken with their probabilities, the likeliest first; ``top`` changes nothing.
+
+        >>> MultiLabel().tell(np.array([-1.0, 0.5, 4.0]), ["plant", "tool", "place"], 1)["labels"][1]["label"]
+        'tool'
+        """
+        scores = expit(logits.astype(np.float64))
+        taken = [place for place in np.argsort(-logits, kind="stable") if logits[place] > 0]
+        return {"labels": [{"label": names[place], "score": float(scores[place])} for place in taken]}
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """The same labels taken."""
@@ -112,18 +154,30 @@ class Regression(Head):
             raise DataError(f"{place}: the label {describe_value(value)}; expected a finite number (a regression head)")
         return number
 
-    def score(self, logits: Logits, labels: NDArray[np.generic]) -> dict[str, float]:
+    def count(self, logits: Logits, labels: NDArray[np.generic]) -> Tally:
+        """Every answer and every label: ranks are of all of them."""
+        return {"answers": logits[:, 0].astype(np.float64), "labels": labels.astype(np.float64)}
+
+    def conclude(self, tally: Tally) -> dict[str, float]:
         """Spearman's rank correlation and Pearson's, both 0 where all answers or all labels are the same.
 
         >>> scores = Regression().score(np.array([[0.0], [1.0], [9.0]]), np.array([1.0, 2.0, 3.0]))
         >>> round(scores["spearman"], 3), round(scores["pearson"], 3)
         (1.0, 0.912)
         """
-        answers, wanted = logits[:, 0].astype(np.float64), labels.astype(np.float64)
+        answers, wanted = tally["answers"], tally["labels"]
         if np.ptp(answers) == 0 or np.ptp(wanted) == 0:
             return {"spearman": 0.0, "pearson": 0.0}
         correlations = {"spearman": spearmanr, "pearson": pearsonr}
         return {name: float(correlate(answers, wanted).statistic) for name, correlate in correlations.items()}
+
+    def tell(self, logits: Logits, names: Sequence[str], top: int) -> Prediction:
+        """The number.
+
+        >>> Regression().tell(np.array([2.5]), ["LABEL_0"], 1)
+        {'value': 2.5}
+        """
+        return {"value": float(logits[0])}
 
     def agree(self, first: Logits, second: Logits) -> NDArray[np.bool_]:
         """Numbers that differ by at most a hundredth of the distance between the largest and the smallest answer."""

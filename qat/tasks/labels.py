@@ -1,13 +1,16 @@
 """Labels as data spells them: names of a checkpoint's labels, or their integers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from qat.errors import DataError
+from qat.tasks.base import Prediction
 
 _INTEGER = re.compile(r"\s*-?[0-9]+\s*")
 
@@ -15,6 +18,34 @@ _INTEGER = re.compile(r"\s*-?[0-9]+\s*")
 def label_numbers(config: PreTrainedConfig) -> dict[str, int]:
     """The numbers of a checkpoint's labels, by name."""
     return {str(name): int(number) for name, number in (config.label2id or {}).items()}
+
+
+def name_labels(config: PreTrainedConfig, count: int) -> tuple[str, ...]:
+    """The names of a checkpoint's labels, in the order of a model's ``count`` answers.
+
+    Raises:
+        DataError: it names more or fewer than there are answers.
+    """
+    names: dict[int, str] = {int(number): str(name) for number, name in (config.id2label or {}).items()}
+    if len(names) != count:
+        raise DataError(
+            f"the model answers {count} labels, but its config.json names {len(names)} (id2label): write the names "
+            "there, or give the config.json that belongs to the model"
+        )
+    return tuple(names[number] for number in range(count))
+
+
+def rank_labels(names: Sequence[str], scores: NDArray[np.floating], top: int) -> Prediction:
+    """The likeliest of several answers with its score, and where more are asked for the next ones too.
+
+    >>> rank_labels(["plant", "tool"], np.array([0.25, 0.75]), 1)
+    {'label': 'tool', 'score': 0.75}
+    >>> rank_labels(["plant", "tool"], np.array([0.25, 0.75]), 9)["top"][1]
+    {'label': 'plant', 'score': 0.25}
+    """
+    order = np.argsort(-scores, kind="stable")[:top]
+    ranked = [{"label": names[place], "score": float(scores[place])} for place in order]
+    return dict(ranked[0]) if top == 1 else {**ranked[0], "top": ranked}
 
 
 def read_label(value: object, known: Mapping[str, int], *, place: str) -> int:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from transformers import PreTrainedTokenizerBase
 
+from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL, Encoded, Feature, Kept, Outputs
+from qat.tasks.tally import Tally, count_sums, divide
 
 _SHARE = 0.15
 _SEED = 0
@@ -89,19 +91,21 @@ def mask_tokens(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[list[int], 
 
 
 def mask_rows(
-    rows: Iterable[dict[str, list[int]]], tokenizer: PreTrainedTokenizerBase, *, source: str
+    rows: Iterable[dict[str, list[int]]], tokenizer: PreTrainedTokenizerBase, *, given: Rows
 ) -> list[dict[str, list[int]]]:
-    """Encoded rows with tokens to be found.
+    """Encoded rows with tokens to be found; ``given`` is what they were encoded from.
 
     Raises:
         DataError: a row without a word, or a tokenizer without a mask.
     """
     vocabulary = Vocabulary.of(tokenizer)
     found = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows, start=given.first):
         hidden, labels = mask_tokens(row["input_ids"], vocabulary)
         if all(label == IGNORED_LABEL for label in labels):
-            raise DataError(f"{source}, row {number}: the text has no token to hide; expected at least one known word")
+            raise DataError(
+                f"{given.source}, row {number}: the text has no token to hide; expected at least one known word"
+            )
         found.append({**row, "input_ids": hidden, "labels": labels})
     return found
 
@@ -127,26 +131,34 @@ def judge_tokens(logits: NDArray[Any], labels: NDArray[np.integer]) -> dict[str,
     return {_SAID: (said, there), _LIKELIHOOD: (likelihood, there)}
 
 
-def score_tokens(outputs: Outputs, right: NDArray[np.integer]) -> dict[str, float]:
-    """The geometric mean of the probabilities the right tokens were given, its inverse, and the share of right answers.
-
-    The first rises as the model improves and is the headline: 99 % of it is a perplexity 1.01 times as high.
+def count_tokens(outputs: Outputs, right: NDArray[np.integer]) -> Tally:
+    """Tokens that were found, all of them, and the sum of the right ones' log-likelihoods.
 
     Args:
         outputs: of ``judge_tokens``, all rows'.
         right: the tokens to be found, in order.
-
-    >>> outputs = {"said": np.array([[np.nan, 7, 9]]), "log_likelihood": np.log([[np.nan, 0.5, 0.125]])}
-    >>> {name: round(value, 6) for name, value in score_tokens(outputs, np.array([7, 8])).items()}
-    {'token_probability': 0.25, 'perplexity': 4.0, 'accuracy': 0.5}
     """
     likelihood = outputs[_LIKELIHOOD].astype(np.float64)
     there = np.isfinite(likelihood)
-    mean = float(likelihood[there].mean())
+    hits = outputs[_SAID][there] == right
+    return count_sums(found=float(hits.sum()), tokens=len(right), likelihood=float(likelihood[there].sum()))
+
+
+def conclude_tokens(tally: Tally) -> dict[str, float]:
+    """The geometric mean of the probabilities the right tokens were given, its inverse, and the share of right answers.
+
+    The first rises as the model improves and is the headline: 99 % of it is a perplexity 1.01 times as high.
+
+    >>> outputs = {"said": np.array([[np.nan, 7, 9]]), "log_likelihood": np.log([[np.nan, 0.5, 0.125]])}
+    >>> found = conclude_tokens(count_tokens(outputs, np.array([7, 8])))
+    >>> {name: round(value, 6) for name, value in found.items()}
+    {'token_probability': 0.25, 'perplexity': 4.0, 'accuracy': 0.5}
+    """
+    mean = divide(tally, "likelihood", "tokens")
     return {
         "token_probability": float(np.exp(mean)),
         "perplexity": float(np.exp(-mean)),
-        "accuracy": float(np.mean(outputs[_SAID][there] == right)),
+        "accuracy": divide(tally, "found", "tokens"),
     }
 
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
+from scipy.special import softmax
 from transformers import AutoModelForMultipleChoice, PreTrainedConfig, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Columns, Encoded, Feature, Outputs, Task
+from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.labels import describe_value, read_integer
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -58,14 +59,28 @@ class MultipleChoice(Task):
         encoded: list[Feature] = [*features]
         return Encoded(encoded, length, len({place // count for place in too_long}), rows.source)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """Rows whose largest logit is the right one's, from logits ``(rows, answers)``, and all rows."""
+        right = outputs["logits"].argmax(axis=1) == rows.read("labels")
+        return count_sums(right=float(right.sum()), n=len(rows))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The share of rows whose largest logit is the right choice's, from logits ``(rows, choices)``.
 
         >>> rows = Encoded([{"labels": 1}, {"labels": 0}], max_length=8, truncated=0, source="two rows")
         >>> MultipleChoice().score({"logits": np.array([[0.1, 0.9], [0.3, 0.7]])}, rows)
         {'accuracy': 0.5}
         """
-        return {"accuracy": float(accuracy_score(rows.read("labels"), outputs["logits"].argmax(axis=1)))}
+        return {"accuracy": divide(tally, "right")}
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each row the number of the ``choice``, counted from 0, its ``text`` and its ``score``."""
+        chances = softmax(outputs["logits"].astype(np.float64), axis=1)
+        chosen = chances.argmax(axis=1)
+        return [
+            {"choice": int(place), "text": choices[place], "score": float(scores[place])}
+            for place, choices, scores in zip(chosen, _read_choices(asked.rows), chances, strict=True)
+        ]
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each row whether the same choice has the largest logit."""
@@ -75,7 +90,7 @@ class MultipleChoice(Task):
 
 def _read_choices(rows: Rows) -> list[list[str]]:
     found: list[list[str]] = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.numbered():
         value, place = row.get("choices"), f"{rows.source}, row {number}"
         if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
             raise DataError(f"{place}: column 'choices' {describe_value(value)}; expected a list of texts")
@@ -89,7 +104,7 @@ def _read_choices(rows: Rows) -> list[list[str]]:
 
 def _read_labels(rows: Rows, count: int) -> list[int]:
     labels = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.numbered():
         value, place = row.get("label"), f"{rows.source}, row {number}"
         label = read_integer(value)
         if label is None:

@@ -2,13 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
+from scipy.special import softmax
 from transformers import AutoModelForNextSentencePrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Columns, Encoded, Feature, Outputs, Task
+from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.labels import describe_value, read_integer
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -42,14 +43,26 @@ class NextSentencePrediction(Task):
             features = [{**feature, "labels": label} for feature, label in zip(tokens, labels, strict=True)]
         return Encoded(features, length, len(too_long), rows.source)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """Rows whose largest logit is the right one's, from logits ``(rows, answers)``, and all rows."""
+        right = outputs["logits"].argmax(axis=1) == rows.read("labels")
+        return count_sums(right=float(right.sum()), n=len(rows))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The share of pairs judged right, from logits ``(rows, 2)``.
 
         >>> rows = Encoded([{"labels": 1}, {"labels": 0}], max_length=8, truncated=0, source="two rows")
         >>> NextSentencePrediction().score({"logits": np.array([[0.1, 0.9], [0.3, 0.7]])}, rows)
         {'accuracy': 0.5}
         """
-        return {"accuracy": float(accuracy_score(rows.read("labels"), outputs["logits"].argmax(axis=1)))}
+        return {"accuracy": divide(tally, "right")}
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each pair whether the second text ``follows`` the first, and the ``score`` of that answer."""
+        return [
+            {"follows": int(pair.argmax()) == 0, "score": float(pair.max())}
+            for pair in softmax(outputs["logits"].astype(np.float64), axis=1)
+        ]
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each pair whether both judge it alike."""
@@ -69,7 +82,7 @@ def read_pair_labels(rows: Rows, *, yes: str, no: str) -> list[int]:
         DataError: anything but 0 and 1.
     """
     labels = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.numbered():
         label = read_integer(row.get("label"))
         if label not in (0, 1):
             raise DataError(

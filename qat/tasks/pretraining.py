@@ -7,14 +7,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
+from scipy.special import softmax
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Answers, Columns, Encoded, Feature, Kept, Outputs, Task
-from qat.tasks.masking import EncodedMasks, agree_on_tokens, find_masked, judge_tokens, mask_rows, score_tokens
+from qat.tasks.base import Answers, Asked, Columns, Encoded, Feature, Kept, Outputs, Prediction, Task
+from qat.tasks.holes import fill_holes, hold_likeliest, mark_holes
+from qat.tasks.masking import (
+    EncodedMasks,
+    agree_on_tokens,
+    conclude_tokens,
+    count_tokens,
+    find_masked,
+    judge_tokens,
+    mask_rows,
+)
 from qat.tasks.next_sentence_prediction import read_pair_labels
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 _TOKENS, _PAIRS = "prediction_logits", "pair_logits"
@@ -99,26 +109,61 @@ class Pretraining(Task):
                 f"the checkpoint's head has {config.num_labels} labels: pretraining expects 2, for the right order and "
                 "the other one; set num_labels when the head is made"
             )
-        length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
-        texts = read_text(rows, "text"), read_text(rows, "text_pair")
-        tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
-        hidden = mask_rows(tokens, tokenizer, source=rows.source)
+        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        hidden = mask_rows(tokens, tokenizer, given=rows)
         features: list[Feature] = [*hidden]
         if "label" in rows.columns:
             labels = read_pair_labels(rows, yes=head.yes, no=head.no)
             features = [{**feature, head.target: label} for feature, label in zip(hidden, labels, strict=True)]
-        return EncodedMasks(features, length, len(too_long), rows.source)
+        return EncodedMasks(features, length, cut, rows.source)
+
+    def ask(
+        self,
+        rows: Rows,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        max_length: int | None = None,
+    ) -> EncodedMasks:
+        """The pairs as token ids; what is to be found are the mask tokens that they hold, if any.
+
+        Arguments and errors as ``Task.ask``.
+        """
+        self.check_columns(rows, require_labels=False)
+        rows.require_filled(self.columns.required)
+        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        return EncodedMasks(mark_holes(tokens, tokenizer), length, cut, rows.source)
+
+    def hold(self, answers: Answers, given: Mapping[str, NDArray[Any]], top: int) -> dict[str, Kept]:
+        """The likeliest tokens for each mask, and the logits of the pairs."""
+        (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
+        return {**hold_likeliest(answers[_TOKENS], given["labels"], top), _PAIRS: (pairs, np.ones(1, np.bool_))}
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """As of masked words, and of each ``pair`` what is ``said`` of it with its ``label`` and ``score``."""
+        head = self._find_head(asked.config)
+        chances = softmax(outputs[_PAIRS].astype(np.float64), axis=1)
+        pairs = [
+            {"said": (head.yes, head.no)[int(pair.argmax())], "label": int(pair.argmax()), "score": float(pair.max())}
+            for pair in chances
+        ]
+        return [{**row, "pair": pair} for row, pair in zip(fill_holes(outputs, asked), pairs, strict=True)]
 
     def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
         """What was said for hidden tokens, and the logits of the pairs."""
         (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
         return {**judge_tokens(answers[_TOKENS], given["labels"]), _PAIRS: (pairs, np.ones(1, np.bool_))}
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """How probable the hidden tokens were, as ``score_tokens`` says it, and the share of pairs judged right."""
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """As ``count_tokens``, of the hidden tokens, and the pairs that were judged right."""
         target = next((head.target for head in _HEADS if head.target in rows[0]), _HEADS[0].target)
-        pairs = accuracy_score(rows.read(target), outputs[_PAIRS].argmax(axis=1))
-        return {**score_tokens(outputs, find_masked(rows)), "pair_accuracy": float(pairs)}
+        right = outputs[_PAIRS].argmax(axis=1) == rows.read(target)
+        hidden = count_tokens(outputs, find_masked(rows))
+        return {**hidden, **count_sums(right=float(right.sum()), n=len(rows))}
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """How probable the hidden tokens were, as ``conclude_tokens`` says it, and the share of pairs judged right."""
+        return {**conclude_tokens(tally), "pair_accuracy": divide(tally, "right")}
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one, then for each pair whether both judge it alike."""
@@ -136,3 +181,13 @@ class Pretraining(Task):
 def _pair_head(model_class: type[PreTrainedModel]) -> PairHead | None:
     takes = inspect.signature(model_class.forward).parameters
     return next((head for head in _HEADS if head.target in takes), None)
+
+
+def _encode(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_length: int | None
+) -> tuple[list[dict[str, list[int]]], int, int]:
+    """The pairs as token ids, how many they keep at most, and how many pairs were longer."""
+    length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
+    texts = read_text(rows, "text"), read_text(rows, "text_pair")
+    tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
+    return tokens, length, len(too_long)

@@ -9,9 +9,10 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedConfig, PreTra
 
 from qat.data import Rows
 from qat.errors import DataError
-from qat.tasks.base import Columns, Encoded, Feature, Outputs, Task
+from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.labels import describe_value, read_integer
-from qat.tasks.spans import Answer, EncodedSpans, Window, find_answers
+from qat.tasks.spans import Answer, EncodedSpans, Span, Window, find_answers, find_spans
+from qat.tasks.tally import Tally, count_sums, divide
 from qat.tasks.texts import read_text, resolve_max_length
 
 _OVERLAP = 4
@@ -83,11 +84,8 @@ class QuestionAnswering(Task):
             features.append({**{name: values[row] for name, values in tokens.items()}, **_label(window)})
         return EncodedSpans(features, length, cut, rows.source, windows=windows)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """SQuAD's F1 of words and share of exact matches, each against the best of a question's right answers.
-
-        Rajpurkar et al. 2016 (arXiv 1606.05250), section 6: both without case, punctuation and articles.
-        """
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """SQuAD's F1 of words and exact matches, summed over the questions, and how many questions there are."""
         # imported here: it takes seconds, and only this task needs it
         from torchmetrics.functional.text import squad
 
@@ -110,7 +108,31 @@ class QuestionAnswering(Task):
             for question, window in truth.items()
         ]
         scores = squad(said, right)
-        return {name: float(scores[name]) / 100 for name in ("f1", "exact_match")}
+        sums = {name: float(scores[name]) / 100 * len(truth) for name in ("f1", "exact_match")}
+        return count_sums(**sums, n=len(truth))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """SQuAD's F1 of words and share of exact matches, each against the best of a question's right answers.
+
+        Rajpurkar et al. 2016 (arXiv 1606.05250), section 6: both without case, punctuation and articles.
+        """
+        return {name: divide(tally, name) for name in ("f1", "exact_match")}
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each question the ``answer``, its ``start`` and ``end`` in the context, in characters, and its ``score``.
+
+        The score is as ``qat.tasks.spans.Span`` defines it. A context of which no token is left has an empty answer.
+        """
+        windows = _windows_of(asked.encoded)
+        found = find_spans(windows, outputs["start_logits"], outputs["end_logits"])
+        told: dict[int, Prediction] = {}
+        for window in windows:
+            span = found.get(window.question, Span((0, 0), 0.0))
+            start, end = span.place
+            told[window.question] = {
+                "answer": window.context[start:end], "start": start, "end": end, "score": span.score
+            }  # fmt: skip
+        return list(told.values())
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each question whether both answer with the same part of the context."""
@@ -146,7 +168,7 @@ def _cut_questions(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase,
 def _read_answers(rows: Rows, contexts: Sequence[str]) -> list[tuple[Answer, ...]]:
     return [
         _read_answer(row, context, f"{rows.source}, row {number}")
-        for number, (row, context) in enumerate(zip(rows, contexts, strict=True), start=1)
+        for (number, row), context in zip(rows.numbered(), contexts, strict=True)
     ]
 
 

@@ -109,10 +109,45 @@ def find_answers(
         start: logits ``(rows, tokens)``; only those of the context count.
         end: likewise.
     """
+    return {question: found.place for question, found in find_spans(windows, start, end).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A question's best span: its characters in the context, and how likely it is.
+
+    The score is the product of two probabilities: that the answer starts at the one token of all the question's
+    windows, and that it ends at the other.
+    """
+
+    place: tuple[int, int]
+    score: float
+
+
+def find_spans(windows: Sequence[Window], start: NDArray[np.floating], end: NDArray[np.floating]) -> dict[int, Span]:
+    """The best span of every question; arguments as ``find_answers``. A context without a token has none.
+
+    >>> window = Window(0, "a bad idea", 1, np.array([[0, 1], [2, 5], [6, 10]]), ())
+    >>> starts, ends = np.log([[9, 0.1, 0.8, 0.1], [9, 0.1, 0.4, 0.5]])
+    >>> found = find_spans([window], starts[None], ends[None])[0]
+    >>> found.place, round(found.score, 6)
+    ((2, 10), 0.4)
+    """
     best: dict[int, tuple[float, int, int]] = {}
+    totals: dict[int, tuple[float, float]] = {}
     for window, starts, ends in zip(windows, start, end, strict=True):
+        if not len(window.offsets):
+            continue
         own = slice(window.first, window.first + len(window.offsets))
         score, first, last = find_best_span(starts[own], ends[own])
-        if len(window.offsets) and score > best.get(window.question, (-np.inf, 0, 0))[0]:
+        if score > best.get(window.question, (-np.inf, 0, 0))[0]:
             best[window.question] = (score, int(window.offsets[first, 0]), int(window.offsets[last, 1]))
-    return {question: (first, last) for question, (_, first, last) in best.items()}
+        before = totals.get(window.question, (-np.inf, -np.inf))
+        totals[window.question] = (
+            float(np.logaddexp.reduce(starts[own].astype(np.float64), initial=before[0])),
+            float(np.logaddexp.reduce(ends[own].astype(np.float64), initial=before[1])),
+        )
+    return {
+        question: Span((first, last), float(np.exp(score - sum(totals[question]))))
+        for question, (score, first, last) in best.items()
+    }

@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
 from qat.data import Rows
-from qat.tasks.base import Columns, Encoded, Feature, Outputs, Task
+from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.heads import HEADS, Head, SingleLabel, find_head
-from qat.tasks.labels import label_numbers
+from qat.tasks.labels import label_numbers, name_labels
+from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -46,14 +47,24 @@ class TextClassification(Task):
         if "label" in rows.columns:
             labels = [
                 head.read(row.get("label"), known, place=f"{rows.source}, row {number}")
-                for number, row in enumerate(rows, start=1)
+                for number, row in rows.numbered()
             ]
             features = [{**feature, "labels": label} for feature, label in zip(tokens, labels, strict=True)]
         return Encoded(features, length, len(too_long), rows.source, problem_type=head.problem_type)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """What the head's metrics need: sums, or of a regression every answer."""
+        return _head_of(rows).count(outputs["logits"], rows.read("labels"))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
         """The head's metrics: accuracy, micro-averaged F1, or Spearman's and Pearson's correlation."""
-        return _head_of(rows).score(outputs["logits"], rows.read("labels"))
+        return _head_of(rows).conclude(tally)
+
+    def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
+        """Of each text ``label`` and ``score``; of several labels ``labels``, of a regression ``value``."""
+        logits = outputs["logits"]
+        names = name_labels(asked.config, logits.shape[1])
+        return [_head_of(asked.encoded).tell(row, names, asked.top) for row in logits]
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each row whether the head's answer is the same."""

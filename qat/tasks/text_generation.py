@@ -12,7 +12,8 @@ from qat.data import Rows
 from qat.errors import DataError
 from qat.families import find_family
 from qat.tasks.base import IGNORED_LABEL, Answers, Columns, Encoded, Feature, Kept, Outputs, Task
-from qat.tasks.masking import agree_on_tokens, judge_tokens, score_tokens
+from qat.tasks.masking import agree_on_tokens, conclude_tokens, count_tokens, judge_tokens
+from qat.tasks.tally import Tally
 from qat.tasks.texts import encode_texts, read_text, resolve_max_length
 
 
@@ -81,17 +82,21 @@ class TextGeneration(Task):
         following = np.pad(given["labels"][:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED_LABEL)
         return judge_tokens(answers["logits"], following)
 
-    def score(self, outputs: Outputs, rows: Encoded) -> dict[str, float]:
-        """How probable the next tokens were to the model, as ``score_tokens`` says it.
+    def count(self, outputs: Outputs, rows: Encoded) -> Tally:
+        """As ``count_tokens``, of every token that has one before it."""
+        return count_tokens(outputs, np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences]))
+
+    def conclude(self, tally: Tally, rows: Encoded) -> dict[str, float]:
+        """How probable the next tokens were to the model, as ``conclude_tokens`` says it.
 
         >>> rows = EncodedText([{"input_ids": [4, 5, 6]}], max_length=8, truncated=0, source="a row")
         >>> outputs = {"said": np.array([[5.0, 7.0, np.nan]]), "log_likelihood": np.log([[0.5, 0.125, np.nan]])}
         >>> {name: round(value, 6) for name, value in TextGeneration().score(outputs, rows).items()}
         {'token_probability': 0.25, 'perplexity': 4.0, 'accuracy': 0.5}
         """
-        if not rows.scored:
+        if not tally["tokens"]:
             raise DataError(f"{rows.source} has no text of two tokens: there is nothing to say after the first")
-        return score_tokens(outputs, np.concatenate([np.array(ids[1:], np.int64) for ids in rows.sequences]))
+        return conclude_tokens(tally)
 
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each token that has one before it whether both say the same."""

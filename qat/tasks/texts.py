@@ -20,7 +20,7 @@ def read_text(rows: Rows, column: str) -> list[str]:
         DataError: a row without the column, or whose value is not text.
     """
     texts: list[str] = []
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows.numbered():
         value = row.get(column)
         if not isinstance(value, str):
             raise DataError(f"{rows.source}, row {number}: column '{column}' {describe_value(value)}; expected text")

@@ -10,9 +10,9 @@ import qdq
 
 VERBS = (
     *("wrap", "unwrap", "calibrate", "finetune", "export", "build", "audit", "lint"),
-    *("compare", "evaluate", "benchmark", "load_runner"),
+    *("compare", "evaluate", "benchmark", "load_runner", "predict"),
 )
-NOUNS = ("Recipe", "QDQConfig", "QATTrainer")
+NOUNS = ("Recipe", "QDQConfig", "QATTrainer", "Predictor")
 PUBLIC = (*VERBS, *NOUNS)
 
 

@@ -369,7 +369,6 @@ def test_a_provider_that_is_not_installed(model: Path, monkeypatch: pytest.Monke
     with pytest.raises(QDQError) as caught:
         check_repository(model.parent, provider="cuda")
     assert str(caught.value) == (
-        f"--provider cuda needs CUDAExecutionProvider, but this machine's onnxruntime {ort.__version__} has "
-        "CPUExecutionProvider: pip uninstall onnxruntime and pip install 'qdq[gpu]', or leave --provider out to check "
-        "on the CPU"
+        f"this ONNX Runtime ({ort.__version__}) does not have the provider 'CUDA', it has CPU: install onnxruntime-gpu "
+        "in place of onnxruntime"
     )

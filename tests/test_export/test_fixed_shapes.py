@@ -158,4 +158,4 @@ def test_only_a_folder_that_names_its_token_outputs_is_padded(tmp_path: Path) ->
     runner = Echo()
     assert pad_to_shape(runner, tmp_path, pad_token_id=0) is runner
     (tmp_path / "qdq.json").write_text('{"token_outputs": []}', encoding="utf-8")
-    assert isinstance(pad_to_shape(runner, tmp_path / "model.onnx", pad_token_id=0), PaddedRunner)
+    assert isinstance(pad_to_shape(runner, tmp_path, pad_token_id=0), PaddedRunner)

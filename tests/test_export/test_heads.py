@@ -15,6 +15,7 @@ from calibration.calibrate import calibrate
 from calibration.settings import CalibrationSettings
 from export.engine import BuildSettings, build
 from export.exported import Lowering, trace_model, write_exported
+from export.predict import Asking, predict
 from export.runners.load import load_runner
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target, list_targets
@@ -22,14 +23,16 @@ from export.targets.base import Precision
 from qat.batches import iterate_batches
 from qat.cells import Cell, list_cells
 from qat.distill import answer_distance
+from qat.errors import DataError
 from qat.finetune import finetune
 from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import quantization_config, wrap
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-from tests.tiny import tiny_tokenizer
+from tests.tiny import save_tiny, tiny_tokenizer
 from tests.tiny_heads import encode_head, find_head, head_model
+from tests.told import count_other, make_rows
 from tests.tolerances import FLIPPED_ROWS, HEAD_METRIC, PERPLEXITY
 
 STEPS = FinetuneSettings(max_steps=20, batch_size=8, learning_rate=1e-3, held_out=0)
@@ -39,6 +42,7 @@ QUICK = [  # one family is enough for the heads, and two kinds of text classific
     for cell in list_cells()
     if cell.family.model_type == "bert" and cell.kind in (None, "regression")
 ]
+SILENT = ("text-generation",)
 LAYERS = {"albert": 2}
 """Layers of a family's model, two runs where they share weights; for a head one is enough, and traced twice as fast."""
 
@@ -54,6 +58,7 @@ class Made:
     graph: ir.Model
     rows: Encoded
     record: TaskRecord
+    head: str
 
     def write(self, folder: Path, target: str, precision: Precision) -> Path:
         """The folder exported for a target."""
@@ -79,7 +84,7 @@ def make(cell: Cell) -> Made:
     done = finetune(model, rows, tokenizer=tiny_tokenizer(), teacher=teacher, settings=STEPS)
     assert done.steps == STEPS.max_steps
     assert mean_loss(model, batches, teacher) < before
-    return Made(model, trace_model(model), rows, record)
+    return Made(model, trace_model(model), rows, record, head)
 
 
 def mean_loss(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]], teacher: PreTrainedModel | None) -> float:
@@ -107,6 +112,23 @@ def check_scores(made: Made, folder: Path) -> None:
     assert dict(ours.metrics) == pytest.approx(dict(theirs.metrics), abs=HEAD_METRIC.value, rel=PERPLEXITY.value)
 
 
+def check_predictions(made: Made, folders: Sequence[Path], folder: Path) -> None:
+    """Asked without labels, every runner says what torch says."""
+    rows = make_rows(made.head)
+    asking = Asking(batch_size=5, top=2, optimized=False)
+    torch_folder = save_tiny(made.model, tiny_tokenizer(), folder / "torch")
+    told = predict(torch_folder, rows, asking=asking)
+    assert len(told) == len(rows)
+    for each in folders:
+        assert count_other(predict(each, rows, asking=asking), told) <= FLIPPED_ROWS.value, each.name
+
+
+def check_silence(made: Made, folders: Sequence[Path], folder: Path) -> None:
+    """A text is no question to a model that goes on with it."""
+    with pytest.raises(DataError, match="has no predictions: score it with qdq evaluate"):
+        predict(folders[0], make_rows(made.head))
+
+
 def check_engine(folder: Path) -> None:
     settings = BuildSettings(shapes="1x1,4x16,8x64", hardware=("sm_89",))
     engine = build(folder, folder / "model.engine", settings=settings)
@@ -114,10 +136,18 @@ def check_engine(folder: Path) -> None:
     assert engine.audit.int8_gemms > 0
 
 
+def tell(made: Made, folders: Sequence[Path], folder: Path) -> None:
+    """What is checked of the predictions."""
+    check = check_silence if made.record.name in SILENT else check_predictions
+    check(made, folders, folder)
+
+
 @pytest.mark.parametrize("cell", QUICK)
 def test_the_whole_way(cell: Cell, tmp_path: Path) -> None:
     made = make(cell)
-    check_scores(made, made.write(tmp_path, "onnxruntime", "fp32"))
+    folders = [made.write(tmp_path, name, "fp32") for name in SCORED]
+    check_scores(made, folders[0])
+    tell(made, folders, tmp_path)
 
 
 @pytest.mark.long
@@ -131,4 +161,5 @@ def test_the_whole_way_to_every_target(cell: Cell, tmp_path: Path) -> None:
     }
     for name in SCORED:
         check_scores(made, folders[name])
+    tell(made, [folders[name] for name in SCORED], tmp_path)
     check_engine(folders[BUILT])

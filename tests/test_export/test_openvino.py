@@ -110,7 +110,7 @@ def test_the_rest_may_run_in_another_type_and_is_named(trace: Trace, tmp_path: P
     traced, batch = trace(FULL), make_batch(6, 10)
     path = write_case(traced, tmp_path / "onnx").onnx_path
     fake, plain = run_torch(traced.model, batch), run_float(traced.model, batch)
-    runner = OpenVinoRunner(path, rest="bf16", goal="throughput", threads=1)
+    runner = OpenVinoRunner(path, rest="bf16", streams=2, threads=2)
     assert runner.precision == "int8+bf16"
     lost = np.square(infer(runner, batch) - fake).mean()
     assert 0 < np.sqrt(lost) <= HALF_TO_INT8.value * np.sqrt(np.square(plain - fake).mean())

@@ -92,15 +92,6 @@ def test_an_opened_folder_brings_its_task_tokenizer_and_columns(exported: Export
     assert open_artefact(exported.onnx_path).task.name == TASK
 
 
-def test_an_engine_is_refused_with_what_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.runners.load.require_runnable", lambda path: {})
-    expected = f"{tmp_path}/model.engine is a TensorRT engine: it runs on its NVIDIA GPU; give the exported folder here"
-    for load in (load_runner, open_artefact):
-        with pytest.raises(BuildError) as caught:
-            load(tmp_path / "model.engine")
-        assert str(caught.value) == expected
-
-
 def test_a_graph_in_bf16_is_refused_with_what_to_do(tmp_path: Path, bert: Traced) -> None:
     made = write_exported(
         bert.graph, bert.model, tmp_path / "onnx", lowering=Lowering(find_target("rtx"), "bf16"), tokenizer=None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qat.data import Rows, load_rows, parse_columns
+from qat.data import Rows, load_rows, parse_columns, stream_rows
 from qat.errors import DataError
 
 RECORDS = [{"text": "a cat, or two", "label": "animal"}, {"text": 'an "oak"\nin two lines', "label": "plant"}]
@@ -280,3 +280,29 @@ def test_columns_given_twice() -> None:
     with pytest.raises(DataError) as caught:
         parse_columns("text=a,text=b")
     assert str(caught.value) == "--columns names 'text' twice, as 'a' and 'b': give it once"
+
+
+def test_rows_come_in_parts_with_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("sentence,class\n" + "".join(f"t{number},a\n" for number in range(5)), encoding="utf-8")
+    parts = list(stream_rows(path, columns={"text": "sentence"}, limit=None, size=2))
+    assert [[number for number, _ in part.numbered()] for part in parts] == [[1, 2], [3, 4], [5]]
+    assert [row["text"] for part in parts for row in part] == [f"t{number}" for number in range(5)]
+    assert [len(part) for part in stream_rows(path, columns={}, limit=3, size=2)] == [2, 1]
+
+
+def test_no_more_of_a_file_is_read_than_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\nnot JSON\n', encoding="utf-8")
+    parts = stream_rows(path, columns={}, limit=None, size=2)
+    assert len(next(parts)) == 2
+    with pytest.raises(DataError, match="line 3: not JSON"):
+        next(parts)
+
+
+def test_an_empty_file_has_no_parts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        list(stream_rows(path, columns={}, limit=None, size=2))
+    assert str(caught.value) == f"data '{path}' has no rows: expected at least one"

@@ -22,7 +22,7 @@ from qat.pooling import Pooling, read_pooling
 from qat.scoring import infer_with, refer_rows, score_rows
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
-from qat.tasks.embeddings import EncodedTexts, find_cosines, rank_pairs
+from qat.tasks.embeddings import EncodedTexts, find_cosines, list_pairs, rank_pairs
 from qat.tasks.feature_extraction import FeatureExtraction
 from qat.tasks.record import TaskRecord, read_task_record
 from tests.calibrated import make_calibrated
@@ -79,7 +79,7 @@ def test_a_pair_is_found_where_few_are_nearer(count: int, seed: int) -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = [sum(float(unit[a] @ unit[b]) > float(unit[a] @ unit[own]) for _, b in pairs) for a, own in pairs]
     rows = texts(len(vectors), pairs)
-    assert rank_pairs(vectors, rows).tolist() == expected
+    assert rank_pairs(list_pairs(vectors, rows)).tolist() == expected
     scores = FeatureExtraction().score({"vectors": vectors}, rows)
     assert scores == {f"recall_at_{k}": pytest.approx(np.mean([rank < k for rank in expected])) for k in (10, 1)}
 
@@ -92,7 +92,7 @@ def test_vectors_all_alike_find_nothing() -> None:
 def test_the_same_text_twice_is_one_candidate() -> None:
     rows = EncodedTexts([{"input_ids": [each]} for each in (1, 2, 3, 2)], 8, 0, "texts", pairs=[(0, 1), (2, 3)])
     vectors = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.0], [1.0, 0.1]])
-    assert rank_pairs(vectors, rows).tolist() == [0, 0]
+    assert rank_pairs(list_pairs(vectors, rows)).tolist() == [0, 0]
 
 
 @given(st.integers(0, 99))

@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL
 from qat.tasks.masking import (
     EncodedMasks,
     Vocabulary,
     agree_on_tokens,
+    conclude_tokens,
+    count_tokens,
     find_masked,
     judge_tokens,
     mask_rows,
     mask_tokens,
-    score_tokens,
 )
 from tests.tiny import tiny_tokenizer
 from tests.tolerances import LIKELIHOOD, MASKED_SHARES
@@ -72,7 +74,7 @@ def test_every_place_is_as_likely() -> None:
 def test_a_row_without_a_word_is_refused() -> None:
     rows = [{"input_ids": [2, 5, 3]}, {"input_ids": [2, 1, 3]}]
     with pytest.raises(DataError) as caught:
-        mask_rows(rows, tiny_tokenizer(), source="my rows")
+        mask_rows(rows, tiny_tokenizer(), given=Rows([], "my rows"))
     assert str(caught.value) == "my rows, row 2: the text has no token to hide; expected at least one known word"
 
 
@@ -80,7 +82,7 @@ def test_a_tokenizer_without_a_mask_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.mask_token = None
     with pytest.raises(DataError) as caught:
-        mask_rows([{"input_ids": [2, 4, 3]}], tokenizer, source="my rows")
+        mask_rows([{"input_ids": [2, 4, 3]}], tokenizer, given=Rows([], "my rows"))
     assert str(caught.value) == (
         "BertTokenizer has no mask token: give the tokenizer of a checkpoint that was pretrained on masked words, or "
         "set its mask_token"
@@ -98,7 +100,7 @@ def test_what_is_kept_scores_as_torch_does() -> None:
         [{"input_ids": [0] * 7, "labels": row} for row in labels.tolist()], max_length=8, truncated=0, source="rows"
     )
     loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    found = score_tokens(outputs, find_masked(rows))
+    found = conclude_tokens(count_tokens(outputs, find_masked(rows)))
     assert list(found) == ["token_probability", "perplexity", "accuracy"]
     assert found["token_probability"] == pytest.approx(1 / found["perplexity"])
     assert found["perplexity"] == pytest.approx(math.exp(float(loss)), rel=LIKELIHOOD.value)

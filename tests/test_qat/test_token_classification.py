@@ -13,7 +13,7 @@ from qat.data import Rows
 from qat.errors import DataError
 from qat.tasks import find_task
 from qat.tasks.base import IGNORED_LABEL, Encoded
-from qat.tasks.entities import find_entities, score_entities
+from qat.tasks.entities import conclude_entities, count_entities, find_entities
 from tests.test_qat.test_tasks import bert_config
 from tests.tiny import tiny_tokenizer
 from tests.tiny_heads import TAGS, encode_head, head_model
@@ -90,8 +90,12 @@ def test_every_tagged_word_lies_in_one_entity_of_its_type(tags: list[str]) -> No
 def test_entity_scores_by_hand() -> None:
     right = [["B-a", "I-a", "O", "B-b"], ["O", "O"], ["B-b"]]
     said = [["B-a", "O", "O", "B-b"], ["B-a", "O"], ["B-b"]]  # 2 of 4 said are right, 2 of 3 there are found
-    assert score_entities(said, right) == {"f1": 4 / 7, "precision": 2 / 4, "recall": 2 / 3}
-    assert score_entities([["O"]], [["B-a"]]) == {"f1": 0.0, "precision": 0.0, "recall": 0.0}
+    assert conclude_entities(count_entities(zip(said, right, strict=True))) == {
+        "f1": 4 / 7,
+        "precision": 2 / 4,
+        "recall": 2 / 3,
+    }
+    assert conclude_entities(count_entities([(["O"], ["B-a"])])) == {"f1": 0.0, "precision": 0.0, "recall": 0.0}
 
 
 def test_the_score_counts_words_and_not_their_further_tokens() -> None:
