@@ -12,6 +12,7 @@ from benchmarks.sensitivity_command import sensitivity_command
 from calibration.commands import calibrate_command
 from calibration.ranges_command import ranges_command
 from export.commands import audit_command, build_command, export_command, lint_command
+from export.deploy_command import deploy_command
 from export.predict_command import predict_command
 from qat.commands import finetune_command
 from qat.convert_command import convert_command
@@ -34,6 +35,7 @@ app.command("export")(export_command)
 app.command("build")(build_command)
 app.command("audit")(audit_command)
 app.command("lint")(lint_command)
+app.command("deploy")(deploy_command)
 app.command("evaluate")(evaluate_command)
 app.command("predict")(predict_command)
 app.command("benchmark")(benchmark_command)

@@ -64,13 +64,13 @@ def cut_prompts(rows: Encoded, count: int, tokens: int, following: int) -> Token
     return np.array(found[:count], np.int64)
 
 
-def say_in_torch(model: PreTrainedModel, prompts: Tokens, new: int) -> Tokens:
-    """What transformers' greedy search says, ``(prompts, new)``."""
+def say_in_torch(model: PreTrainedModel, prompts: Tokens, new: int, *, cache: bool = True) -> Tokens:
+    """What transformers' greedy search says, ``(prompts, new)``; without a cache it reads everything at each step."""
     said = []
     for part in _split(prompts):
         ids = torch.from_numpy(part)
         found: Any = model.generate(  # type: ignore[operator]
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, use_cache=cache
         )
         said.append(found[:, part.shape[1] :].numpy())
     return np.concatenate(said)
@@ -166,6 +166,9 @@ def measure_generation(
         "new_tokens": asked.new_tokens,
         "said_by_torch_and_graphs": compare_said(quantized, said["quantized"]),
         "said_by_torch_and_graphs_in_float": compare_said(plain, said["float"]),
+        "said_with_and_without_cache": compare_said(
+            quantized, say_in_torch(model, prompts, asked.new_tokens, cache=False)
+        ),
         "said_by_int8_and_fp32": compare_said(quantized, say_in_torch(teacher, prompts, asked.new_tokens)),
         "different_tokens_a_prompt": float(np.mean([len(set(row.tolist())) for row in quantized])),
     }

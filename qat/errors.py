@@ -7,6 +7,7 @@ QDQError                what was given, what was expected, what to do; the comma
 ├── RangeError          a quantizer without a range, non-finite activations
 ├── ExportError         a target that cannot take this checkpoint, a graph that breaks its contract
 ├── BuildError          an engine builder that is missing or refuses the graph
+├── DeployError         a model repository that a server would not load
 └── OutputError         an output path that cannot be written
 """
 
@@ -40,6 +41,10 @@ class ExportError(QDQError):
 
 class BuildError(QDQError):
     """An engine that cannot be built."""
+
+
+class DeployError(QDQError):
+    """A model repository that a server would not load."""
 
 
 class OutputError(QDQError):

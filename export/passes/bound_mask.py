@@ -91,12 +91,18 @@ def _sources(value: ir.Value) -> set[ir.Value]:
 def _find_order(mask: ir.Value) -> ir.Value | None:
     """Which keys the place of a query lets it see, ``(1, 1, queries, keys)``; None where all see all.
 
-    One query alone is the last of its row: it sees every key.
+    One query alone is the last of its row: it sees every key. An encoder's mask compares places with 0, which is true
+    of all.
     """
     if mask.shape is None or mask.shape[-2] == 1:
         return None
-    found = [each for each in _sources(mask) if (node := each.producer()) is not None and node.op_type in _COMPARISONS]
-    return found[0] if found else None
+    return next((each for each in _sources(mask) if _compares_places(each.producer())), None)
+
+
+def _compares_places(node: ir.Node | None) -> bool:
+    if node is None or node.op_type not in _COMPARISONS:
+        return False
+    return all(constant(operand(node, index)) is None for index in (0, 1))
 
 
 def _add_order(model: ir.Model, mask: ir.Value, allowed: ir.Value, instead_of: ir.Value) -> ir.Value:

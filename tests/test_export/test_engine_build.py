@@ -150,7 +150,8 @@ def test_an_axis_without_a_range_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         build(save_graph(tmp_path, linear_graph(("batch", "sequenc"))))
     expected = (
-        "input 'x' has a dynamic axis 'sequenc' that has no range; did you mean 'sequence'? known: batch, sequence"
+        "input 'x' has a dynamic axis 'sequenc' that has no range; did you mean 'sequence'? known: batch, past, "
+        "past + 1, sequence"
     )
     assert str(caught.value) == expected
 

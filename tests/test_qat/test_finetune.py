@@ -94,7 +94,8 @@ def test_training_stores_the_ranges_of_the_weights_it_ends_with(make: Maker) -> 
         stored = {name: each.amax for name, each in named_quantizers(model)}
         for name, layer in layers.items():
             group, _, _ = name.rpartition(".")
-            parts = [f"{group}.{each}" for each in ("query", "key", "value", "conv_out_layer")]
+            names = ("query", "key", "value", "conv_out_layer", "q_lin", "k_lin", "v_lin")  # the last are DistilBERT's
+            parts = [f"{group}.{each}" for each in names]
             shared = target == "rtx" and name in parts
             tied = [layers[each] for each in parts if each in layers] if shared else [layer]
             axes = tuple(i for i in range(layer.weight.dim()) if target == "rtx" or i != layer.channel_axis)

@@ -1,0 +1,1 @@
+"""What a Triton Inference Server serves: an artefact as its model repository, and that repository checked."""

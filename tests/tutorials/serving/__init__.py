@@ -1,0 +1,1 @@
+"""Scripts for what was deployed, to copy and run, each with its test."""
