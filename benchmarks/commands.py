@@ -39,7 +39,7 @@ PrecisionOption = Annotated[str | None, typer.Option("--precision", help="Of wha
 
 
 def evaluate_command(
-    artefact: Annotated[Path, typer.Argument(help="Checkpoint folder, exported folder, or ONNX file.")],
+    artefact: Annotated[Path, typer.Argument(help="Checkpoint folder, exported folder, ONNX file or engine.")],
     data: DataOption,
     task: TaskOption = None,
     columns: ColumnsOption = None,
@@ -78,7 +78,7 @@ def evaluate_command(
 
 
 def benchmark_command(
-    artefacts: Annotated[list[Path], typer.Argument(help="Checkpoint folders, exported folders, ONNX files.")],
+    artefacts: Annotated[list[Path], typer.Argument(help="Checkpoint folders, exported folders, ONNX files, engines.")],
     shapes: Annotated[str, typer.Option("--shapes", help="BATCHxSEQUENCE list: 1x128,8x128.")] = "1x128,8x128",
     data: Annotated[Path | None, typer.Option("--data", help="Texts to time on; default: the shipped sample.")] = None,
     task: TaskOption = None,

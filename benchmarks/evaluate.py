@@ -122,7 +122,7 @@ def benchmark(
     """Latency rows of several artefacts, side by side in this process, on real tokens.
 
     Args:
-        artefacts: checkpoint folders, exported folders or ONNX files.
+        artefacts: checkpoint folders, exported folders, ONNX files or engines.
         shapes: (batch, sequence) pairs.
         data: texts to take tokens from; the shipped sample unless given.
         task: needed for float checkpoints only.

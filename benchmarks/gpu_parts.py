@@ -165,7 +165,9 @@ def measure_engines(run: GpuRun, prepared: Prepared, builder: BuilderName) -> di
     torch_answers = _score(prepared, TorchRunner(prepared.checkpoint.model))
     facts: dict[str, Any] = {"rows": len(prepared.rows), "fake quantization": torch_answers.value}
     with ExitStack() as stack:
-        runners = {name: stack.enter_context(TensorRtRunner(each.path)) for name, each in engines.items()}
+        runners = {
+            name: stack.enter_context(TensorRtRunner(each.path, precision=name)) for name, each in engines.items()
+        }
         for name, runner in runners.items():
             answers = _score(prepared, runner)
             told = {each: value for each, value in asdict(engines[name].audit).items() if each != "rows"}

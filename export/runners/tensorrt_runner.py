@@ -39,17 +39,18 @@ class TensorRtRunner:
 
     Args:
         path: the engine.
+        precision: what tables call it.
 
     Raises:
         CheckpointError: no engine, or one that was changed after it was built.
         BuildError: its library is missing or of another version, there is no GPU, or the GPU is another.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, precision: str = "engine") -> None:
         manifest = require_runnable(Path(path))
         trt = load_builder(manifest["builder"]["name"])
         self.name = str(manifest["builder"]["name"])
-        self.precision = "int8"
+        self.precision = precision
         self._profiles = list_profiles(manifest)
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(self._logger)
@@ -59,10 +60,7 @@ class TensorRtRunner:
         names = [self._engine.get_tensor_name(place) for place in range(self._engine.num_io_tensors)]
         given = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self.inputs: Mapping[str, tuple[int | str, ...]] = {
-            name: tuple(
-                axis if size < 0 else size for axis, size in zip(AXES, self._engine.get_tensor_shape(name), strict=True)
-            )
-            for name in given
+            name: _name_axes(tuple(self._engine.get_tensor_shape(name))) for name in given
         }
         self._outputs = [name for name in names if name not in given]
         self._bound: OrderedDict[tuple[int, int], _BoundShape] = OrderedDict()
@@ -99,6 +97,16 @@ class TensorRtRunner:
             self._bound[shape] = _BoundShape(self._engine, profile, shape, (tuple(self.inputs), tuple(self._outputs)))
         self._bound.move_to_end(shape)
         return self._bound[shape]
+
+
+def _name_axes(sizes: tuple[int, ...]) -> tuple[int | str, ...]:
+    """An input's shape with the names of its dynamic axes.
+
+    >>> _name_axes((-1, -1)), _name_axes((8, 128)), _name_axes((-1, 4, -1))
+    (('batch', 'sequence'), (8, 128), ('batch', 4, 'sequence'))
+    """
+    names = (AXES[0], *["?"] * (len(sizes) - 2), AXES[-1])
+    return tuple(name if size < 0 else size for name, size in zip(names, sizes, strict=True))
 
 
 class _BoundShape:

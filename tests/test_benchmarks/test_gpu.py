@@ -57,7 +57,7 @@ def test_everything_is_measured_and_what_fails_is_kept(tmp_path: Path, monkeypat
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
     work, out = make_workspace(tmp_path), tmp_path / "gpu"
 
-    def open_graph(engine: Path) -> Runner:
+    def open_graph(engine: Path, precision: str) -> Runner:
         """The graph that an engine was built from, on ONNX Runtime."""
         return load_runner(out / engine.stem.removeprefix("rtx-"))
 
