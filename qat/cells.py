@@ -29,8 +29,8 @@ class Cell:
     def head(self) -> str:
         """The task, and the kind where there is one.
 
-        >>> next(list_cells()).head
-        'fill-mask'
+        >>> {"fill-mask", "text-classification, regression"} <= {cell.head for cell in list_cells()}
+        True
         """
         return name_head(self.task.name, self.kind)
 
