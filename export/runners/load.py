@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from export.decoder_graphs import PAST
 from export.engine_loading import require_runnable
@@ -15,6 +15,7 @@ from export.runners.openvino_runner import OpenVinoRunner
 from export.runners.torch_runner import TorchRunner
 from qat.artefacts import read_manifest
 from qat.checkpoint import load_checkpoint, read_config
+from qat.checkpoints.base import load_tokenizer
 from qat.errors import BuildError, CheckpointError
 from qat.tasks import Task, find_task
 from qat.tasks.record import read_task_record
@@ -98,7 +99,7 @@ def open_artefact(artefact: Path | str, *, task: str | None = None, optimized: b
     return Artefact(
         runner=runner,
         task=find_task(record.name).settle(config),
-        tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        tokenizer=load_tokenizer(folder, config),
         config=config,
         columns=record.columns,
         max_length=record.max_length,
