@@ -59,6 +59,7 @@ class Pooling(BaseModel):
         No sum is larger than FP16 holds: shares of tokens are added, and a vector is divided by its largest entry
         before its length is taken.
 
+        >>> import torch
         >>> states = torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]])
         >>> Pooling(pooling="mean", normalize=True).pool(states, torch.tensor([[1, 1, 0]])).tolist()
         [[0.6000000238418579, 0.800000011920929]]

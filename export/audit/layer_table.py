@@ -28,6 +28,7 @@ _TENSOR = re.compile(
 _DATATYPE = re.compile(r"Data ?[tT]ype: (\w+)|Format(?:/Datatype)?: [^,{}]*?\b(\w+) format")
 _GRAPH = re.compile(r"_myl(\d+)_\d+$")
 _PROFILE = re.compile(r" \[profile \d+\]")
+_MOST_ELEMENTS = 2**63
 _SYNCHRONISE = ("signal", "wait")
 
 
@@ -96,7 +97,7 @@ def read_layer_table(source: str | Mapping[str, Any] | Sequence[Any] | None) -> 
             return _read_text(text)
         try:
             source = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return _unreadable("the layer table is neither a printed table nor JSON")
     document = source.get("Layers") if isinstance(source, Mapping) else source
     if not isinstance(document, Sequence) or isinstance(document, str):
@@ -156,15 +157,25 @@ def _read_text(text: str) -> LayerTable:
 
 def _read_tensors(text: str) -> tuple[TensorFact, ...] | None:
     """The tensors of one bracket; ``None`` where not every opening brace became one."""
-    tensors = [
-        TensorFact(name=match["name"], dtype=_read_datatype(match["facts"]), shape=_read_shape(match["shape"]))
-        for match in _TENSOR.finditer(text.strip())
-    ]
+    try:
+        tensors = [
+            TensorFact(name=match["name"], dtype=_read_datatype(match["facts"]), shape=_read_shape(match["shape"]))
+            for match in _TENSOR.finditer(text.strip())
+        ]
+    except ValueError:
+        return None
     return tuple(tensors) if len(tensors) == text.count("{ Name: ") else None
 
 
 def _read_shape(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in text.split(",") if size.strip())
+    return _read_sizes([size for size in text.split(",") if size.strip()])
+
+
+def _read_sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in sizes)
+    if prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
+        raise ValueError(f"a tensor of {len(shape)} axes is larger than any memory")
+    return shape
 
 
 def _read_datatype(facts: str) -> str:
@@ -180,7 +191,7 @@ def _read_documents(documents: Sequence[Any]) -> LayerTable:
             return _unreadable("the inspector names layers without detail; build with profiling_verbosity DETAILED")
         try:
             layers.append(_read_document(document))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             return _unreadable(f"a layer of the inspector's answer is not understood: {error!r}")
     return LayerTable(layers=tuple(layers)) if layers else _unreadable("the layer table is empty")
 
@@ -191,7 +202,7 @@ def _read_document(document: Mapping[str, Any]) -> EngineLayer:
     if isinstance(weights, Mapping) and weights.get("Count"):
         dtype = _SPELLINGS.get(str(weights["Type"]).lower(), str(weights["Type"]))
         name = f"{document['Name']}/Weights"
-        constants.append(TensorFact(name=name, dtype=dtype, shape=(int(weights["Count"]),)))
+        constants.append(TensorFact(name=name, dtype=dtype, shape=_read_sizes([weights["Count"]])))
     return EngineLayer(
         name=str(document["Name"]),
         kind=str(document["LayerType"]),
@@ -208,5 +219,5 @@ def _read_fact(document: Mapping[str, Any]) -> TensorFact:
     return TensorFact(
         name=str(document["Name"]),
         dtype=_read_datatype(facts),
-        shape=tuple(int(size) for size in document["Dimensions"]),
+        shape=_read_sizes(document["Dimensions"]),
     )
