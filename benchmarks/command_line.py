@@ -15,6 +15,7 @@ from export.commands import audit_command, build_command, export_command, lint_c
 from export.deploy_command import deploy_command
 from export.predict_command import predict_command
 from qat.commands import finetune_command
+from qat.console import show_controls
 from qat.convert_command import convert_command
 from qat.errors import QDQError
 from qat.families_command import families_command
@@ -62,6 +63,8 @@ def run(application: typer.Typer = app, name: str = "qdq", default: Sequence[str
         _refuse(str(error))
     except _UsageError as error:
         _refuse(_describe_usage(error))
+    except OSError as error:  # a path too long, a folder that may not be entered, a full disk
+        _refuse(f"{error.filename or 'the system'}: {error.strerror or error}; give another path, or make it usable")
     if code == _INTERRUPTED:
         sys.stderr.write("qdq: interrupted; artefacts that were finished are whole, the others were not written\n")
     sys.exit(code)
@@ -73,5 +76,5 @@ def _describe_usage(error: Any) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"qdq: {' '.join(message.split())}\n")
+    sys.stderr.write(f"qdq: {show_controls(' '.join(message.split()))}\n")
     sys.exit(2)

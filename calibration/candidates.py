@@ -79,7 +79,7 @@ def read_candidates(folder: Path) -> Candidates:
             str(method): {str(name): [float(value) for value in values] for name, values in ranges.items()}
             for method, ranges in stored["methods"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): calibrate the float checkpoint again") from error
 
 

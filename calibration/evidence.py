@@ -196,5 +196,5 @@ def read_evidence(folder: Path) -> Evidence:
         return {
             str(name): [TensorEvidence.from_dict(each) for each in found] for name, found in stored["ranges"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): calibrate the float checkpoint again") from error

@@ -111,8 +111,8 @@ def edit_ranges(checkpoint: Checkpoint, edits: Iterable[RangeEdit], *, out: Path
     _set_ranges(checkpoint, found.values())
     manifest = read_manifest(folder)
     facts: dict[str, Any] = {name: fact for name, fact in manifest.items() if name not in _MANIFEST_OWN}
-    given: Mapping[str, str] = facts.get(EDITED, {})
-    facts[EDITED] = {**given, **{name_range(*key): each.value for key, each in found.items()}}
+    given = facts.get(EDITED)
+    facts[EDITED] = {**(given if isinstance(given, dict) else {}), **{name_range(*key): each.value for key, each in found.items()}}
     inputs = {"checkpoint": folder}
     save_checkpoint(checkpoint, out, stage="ranges", inputs=inputs, facts=facts, files=kept_files(folder))
     order = [(row.name, row.depth) for row in rows]

@@ -60,10 +60,12 @@ def describe_range(row: RangeRow, found: TensorEvidence | None) -> dict[str, Any
 def find_methods(folder: Path) -> Callable[[RangeRow], str | None]:
     """How a range was found or what it was set to, as the folder's manifest tells; None where it does not."""
     manifest: Mapping[str, Any] = read_manifest(folder)
-    edited = manifest.get(EDITED, {})
-    method = manifest.get("calibration", {}).get("method")
+    edited, calibrated, finetuned = (
+        found if isinstance(found := manifest.get(name), dict) else {} for name in (EDITED, "calibration", "finetune")
+    )
+    method = calibrated.get("method")
     usual = BEST if method == ALL else method
-    if manifest.get("finetune", {}).get("ranges") == "learned":
+    if finetuned.get("ranges") == "learned":
         usual = "learned"
     return lambda row: edited.get(name_range(row.name, row.depth), usual)
 

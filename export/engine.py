@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from export.audit.build_audit import audit_built
-from export.audit.engine_audit import AuditRow, EngineAudit, unavailable_audit
+from export.audit.engine_audit import EngineAudit, unavailable_audit
 from export.audit.onnxruntime_audit import audit_onnxruntime
 from export.audit.openvino_audit import audit_openvino
 from export.audit.runtime_audit import RuntimeAudit
@@ -259,8 +259,6 @@ def _audit_of_manifest(path: Path) -> EngineAudit:
     if not manifest_of(path).is_file():
         return unavailable_audit(f"no manifest {manifest_of(path).name} beside the engine")
     try:
-        stored = manifest["audit"]
-        rows = tuple(AuditRow(**{**row, "nodes": tuple(row["nodes"])}) for row in stored["rows"])
-        return EngineAudit(**{**stored, "rows": rows})
-    except (KeyError, TypeError):
+        return TypeAdapter(EngineAudit).validate_python(manifest["audit"])
+    except (KeyError, ValidationError):
         return unavailable_audit(f"{manifest_of(path).name} holds no audit that can be read; build the engine again")

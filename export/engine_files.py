@@ -103,7 +103,7 @@ def read_manifest_of(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(manifest_of(path).read_text(encoding="utf-8"))
         hashed = str(manifest["engine"]["hash"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if hashed != hash_file(path):
         raise CheckpointError(

@@ -47,13 +47,23 @@ def require_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: no engine, one without its manifest, or one that was changed after it was built.
     """
     manifest = read_manifest_of(path)
-    missing = {"builder", "spec", "hardware", "gpu"}.difference(manifest)
-    if missing:
+    if not _tells_all(manifest):
         raise CheckpointError(
             f"{path} has no {manifest_of(path).name} beside it that says what it was built for: keep the two together, "
             "or build it again with qdq build"
         )
     return manifest
+
+
+def _tells_all(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest says for what, by what and for which shapes an engine was built."""
+    try:
+        list_profiles(manifest)
+        told = [manifest["builder"]["name"], manifest["builder"]["version"], manifest["gpu"] or ""]
+        told += [*manifest["hardware"], *manifest["spec"]["features"]]
+    except (KeyError, TypeError, IndexError, BuildError):
+        return False
+    return all(isinstance(each, str) for each in told)
 
 
 def list_profiles(manifest: Mapping[str, Any]) -> tuple[ShapeRange, ...]:

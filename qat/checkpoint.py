@@ -3,11 +3,13 @@
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,6 +17,7 @@ from qat.artefacts import atomic_folder, write_manifest
 from qat.checkpoints import find_format
 from qat.checkpoints.base import list_names
 from qat.checkpoints.completeness import is_range, require_complete
+from qat.checkpoints.plausibility import DAMAGE, require_plausible, require_shards_beside
 from qat.errors import CheckpointError
 from qat.families import find_family
 from qat.huggingface import OUR_METHODS, QDQConfig
@@ -22,6 +25,7 @@ from qat.quiet import quiet_transformers
 from qat.structure import STRUCTURE_METHOD, StructureConfig, needs_structure
 from qat.tasks import Task, list_tasks
 
+_REASON = 300  # characters of what another library says
 _CARD = """---
 library_name: transformers
 tags: [qdq, int8]
@@ -83,14 +87,19 @@ def read_config(folder: Path | str) -> PreTrainedConfig:
         raise CheckpointError(
             f"{folder} is quantized by '{method}', not by qdq: give the float checkpoint it was made from"
         )
+    require_plausible(folder, values)
     config: PreTrainedConfig
-    if kept.read_weights is None:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if method == STRUCTURE_METHOD:
-            del config.quantization_config  # a float model's, whose configuration says the same
-    else:
-        config = AutoConfig.for_model(**values)
-        config.name_or_path = str(folder)
+    try:
+        if kept.read_weights is None:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if method == STRUCTURE_METHOD:
+                del config.quantization_config  # a float model's, whose configuration says the same
+        else:
+            config = AutoConfig.for_model(**values)
+            config.name_or_path = str(folder)
+    except (*DAMAGE, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:_REASON]
+        raise CheckpointError(f"the configuration of {folder} has a value that is none ({reason}): mend it") from error
     return config
 
 
@@ -146,6 +155,7 @@ def _load(
 ) -> tuple[Checkpoint, list[str]]:
     """The checkpoint, and the weights it holds beside those of ``head``."""
     kept = find_format(folder)
+    require_shards_beside(folder)
     try:
         source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
         if kept.read_weights is not None:
@@ -158,7 +168,7 @@ def _load(
             tokenizer = kept.load_tokenizer(folder, config)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_describe_pickle(folder, str(error))) from error
-    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+    except (*DAMAGE, SafetensorError) as error:
         raise _cannot_load(folder, wanted, error) from error
     model.config.name_or_path = str(folder)
     missing = [name for name in info["missing_keys"] if not any(part in name for part in optional)]
@@ -170,7 +180,7 @@ def _load(
 
 def _cannot_load(folder: Path, wanted: str, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split()) or "a file ends too early"
-    return CheckpointError(f"{folder} cannot be loaded for {wanted}: {reason[:300]}")
+    return CheckpointError(f"{folder} cannot be loaded for {wanted}: {reason[:_REASON]}")
 
 
 def _describe_pickle(folder: Path, said: str) -> str:
@@ -183,6 +193,15 @@ def _describe_pickle(folder: Path, said: str) -> str:
         f"{folder} holds PyTorch weights that are damaged or something else under their name: download the file "
         "again, or give a checkpoint saved as model.safetensors"
     )
+
+
+def _plain(name: str) -> str:
+    """A name on one line of a card: neither markup nor HTML.
+
+    >>> _plain("a`<b>\\n---")
+    'a&lt;b&gt; ---'
+    """
+    return escape(" ".join(name.replace("`", "").split()))
 
 
 def require_head(config: PreTrainedConfig, task: Task, *, folder: Path) -> type[PreTrainedModel]:
@@ -222,7 +241,7 @@ def save_checkpoint(
             checkpoint.tokenizer.save_pretrained(staging)
         if config is not None:
             card = _CARD.format(
-                recipe=config.recipe.name,
+                recipe=_plain(config.recipe.name),
                 target=config.target,
                 state=config.state,
                 auto_class=type(checkpoint.model).__name__,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,9 @@ from rich.text import Text
 
 Advance = Callable[[int, int], None]
 """Called with what is done and how much there is."""
+
+_CONTROLS = ("Cc", "Cf", "Cs")  # control characters, invisible marks, halves of surrogate pairs
+_HARMLESS = "\n\t\u200c\u200d"  # the joiners that scripts and emoji are written with
 
 
 @contextmanager
@@ -28,19 +32,32 @@ def show_progress(label: str) -> Iterator[Advance]:
 
 def say(text: str) -> None:
     """``text`` as a line on standard error, where it does not disturb the result."""
-    Console(stderr=True, soft_wrap=True).print(Text(text))
+    Console(stderr=True, soft_wrap=True).print(_plain(text))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; what comes from data cannot format it."""
     console = Console()
-    console.print(Text(title), soft_wrap=True)  # a table's own title is cut to its width, and titles hold paths
-    table = Table(box=None, pad_edge=False)  # Text: no markup, no emoji codes
+    console.print(_plain(title), soft_wrap=True)  # a table's own title is cut to its width, and titles hold paths
+    table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(Text(name), overflow="fold")  # a narrow terminal breaks long names, it never cuts them
+        table.add_column(_plain(name), overflow="fold")  # a narrow terminal breaks long names, it never cuts them
     for row in rows:
-        table.add_row(*(Text(format_cell(value)) for value in row))
+        table.add_row(*(_plain(format_cell(value)) for value in row))
     console.print(table)
+
+
+def show_controls(text: str) -> str:
+    r"""``text`` with what commands a terminal, or turns the order of letters, spelled out.
+
+    >>> show_controls("ä\x1b[2Jb\u202e")
+    'ä\\x1b[2Jb\\u202e'
+    """
+    return "".join(ascii(c)[1:-1] if category(c) in _CONTROLS and c not in _HARMLESS else c for c in text)
+
+
+def _plain(text: str) -> Text:
+    return Text(show_controls(text))  # Text: no markup, no emoji codes
 
 
 def format_cell(value: Any) -> str:

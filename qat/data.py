@@ -177,9 +177,12 @@ def _read_json_lines(path: Path) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line.rstrip())
+                json.dumps(row, ensure_ascii=False).encode()
             except json.JSONDecodeError as error:
                 what = f"{error.msg} at character {error.colno}"
                 raise DataError(f"{path}, line {number}: not JSON ({what}); expected one JSON object a line") from error
+            except (ValueError, RecursionError) as error:  # numbers and nesting beyond measure, half a surrogate pair
+                raise DataError(f"{path}, line {number}: {error}; expected one JSON object a line") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: found {type(row).__name__}; expected one JSON object a line")
             yield row

@@ -85,7 +85,7 @@ class Recipe(BaseModel):
             raise RecipeError(f"recipe '{source}' is neither shipped nor a file: {known}")
         try:
             return cls.from_mapping(tomllib.loads(text), where=str(source))
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # TOML's own is a ValueError; so is a number beyond measure
             raise RecipeError(f"recipe '{source}' is not TOML: {error}") from error
 
     @classmethod

@@ -62,7 +62,7 @@ def _find_mode(path: Path) -> Mode:
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}): give a folder that sentence-transformers saved"
         ) from error

@@ -53,5 +53,5 @@ def require_stages(overrides: Mapping[str, object], known: Iterable[str]) -> Non
 def _read_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOML's own is a ValueError; so is a number beyond measure
         return text

@@ -68,7 +68,7 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
         raise CheckpointError(f"{folder} holds an interrupted run: go on with --resume, or delete the folder")
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{record} is no record of a run ({error}): delete {folder} and start again") from error
     differing = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
     if differing:
@@ -87,7 +87,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     for checkpoint in found:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             shutil.rmtree(checkpoint)
             continue
         return checkpoint

@@ -23,7 +23,7 @@ _LINE = re.compile(
     r"(?:Constants: \[(?P<constants>|.*? \})\], )?Outputs: \[(?P<outputs>|.*? \})\](?:, (?P<rest>.*))?"
 )
 _TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[-\d,\s]*)\](?P<facts>.*?) \}(?=, \{ Name: |\s*$)"
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>(?:-?\d{1,18}[,\s]*)*)\](?P<facts>.*?) \}(?=, \{ Name: |\s*$)"
 )
 _DATATYPE = re.compile(r"Data ?[tT]ype: (\w+)|Format(?:/Datatype)?: [^,{}]*?\b(\w+) format")
 _GRAPH = re.compile(r"_myl(\d+)_\d+$")
@@ -96,7 +96,7 @@ def read_layer_table(source: str | Mapping[str, Any] | Sequence[Any] | None) -> 
             return _read_text(text)
         try:
             source = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return _unreadable("the layer table is neither a printed table nor JSON")
     document = source.get("Layers") if isinstance(source, Mapping) else source
     if not isinstance(document, Sequence) or isinstance(document, str):
@@ -180,7 +180,7 @@ def _read_documents(documents: Sequence[Any]) -> LayerTable:
             return _unreadable("the inspector names layers without detail; build with profiling_verbosity DETAILED")
         try:
             layers.append(_read_document(document))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             return _unreadable(f"a layer of the inspector's answer is not understood: {error!r}")
     return LayerTable(layers=tuple(layers)) if layers else _unreadable("the layer table is empty")
 

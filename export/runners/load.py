@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from export.decoder_graphs import PAST
 from export.engine_loading import require_runnable
@@ -17,6 +17,7 @@ from export.runners.tensorrt_runner import TensorRtRunner
 from export.runners.torch_runner import TorchRunner
 from qat.artefacts import hash_file, read_manifest
 from qat.checkpoint import load_checkpoint, read_config
+from qat.checkpoints.base import load_tokenizer
 from qat.errors import BuildError, CheckpointError
 from qat.tasks import Task, find_task
 from qat.tasks.record import read_task_record
@@ -122,7 +123,7 @@ def open_artefact(
             f"{path} says one token after what {MODEL_FILE} kept of a prompt, and takes no rows: give the folder, or "
             f"{folder / MODEL_FILE}"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder, config)
     require_tokenizer(tokenizer, config, folder, fingerprint=read_manifest(folder).get("vocabulary"))
     return Artefact(
         folder=folder,

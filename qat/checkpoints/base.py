@@ -16,9 +16,21 @@ Weights = Mapping[str, Tensor]
 
 
 def load_tokenizer(place: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer transformers finds beside the weights."""
+    """The tokenizer transformers finds beside the weights.
+
+    Raises:
+        CheckpointError: there is none, or a damaged one.
+    """
     folder = place if place.is_dir() else place.parent
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=False
+        )
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        said = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be read ({said[:200]}): save it there again with save_pretrained"
+        ) from error
     return tokenizer
 
 
@@ -57,7 +69,7 @@ def read_json_config(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return {**values, "model_type": str(values["model_type"])}
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{path} is no model configuration ({error}): it needs JSON with a model_type") from error
 
 

@@ -26,6 +26,7 @@ FAMILIES = ("albert", "bert")
 _ARRAY, _SCALAR = 1, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _LARGEST = 1 << 30
+_MOST_AXES = 8  # weights have four at most; torch is slow with thousands
 _TYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -42,7 +43,7 @@ Tree = dict[str, Any]
 
 
 def read_tree(path: Path) -> Tree:
-    """The tree of tensors in one file.
+    """The tree of tensors in one file, that of its parameters where it holds other things beside them.
 
     Raises:
         CheckpointError: it ends too early, or is none.
@@ -54,6 +55,7 @@ def read_tree(path: Path) -> Tree:
             f"{path} is no Flax checkpoint, or ends too early ({error}): download it again, or give the folder it was "
             "saved in by save_pretrained"
         ) from error
+    tree = tree.get("params", tree) if isinstance(tree, dict) else tree
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} is no Flax checkpoint: it holds a {type(tree).__name__}, not a tree of arrays")
     return tree
@@ -90,7 +92,7 @@ def read_weights(folder: Path, config: PreTrainedConfig) -> Weights:
     weights: dict[str, Tensor] = {}
     for path in _list_files(folder):
         tree = read_tree(path)
-        for name, value in flatten_tree(tree.get("params", tree)):
+        for name, value in flatten_tree(tree):
             module, _, leaf = name.rpartition(".")
             kernel = leaf == "kernel"
             if kernel and value.ndim != 2:
@@ -157,7 +159,7 @@ def _list_files(folder: Path) -> list[Path]:
     try:
         named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         files = [folder / Path(str(name)).name for name in sorted(set(named.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder / INDEX} is no index of shards ({error}): it needs a weight_map") from error
     gone = [path.name for path in files if not path.is_file()]
     if gone:
@@ -169,6 +171,8 @@ def _decode(kind: int, data: bytes) -> Tensor:
     if kind not in (_ARRAY, _SCALAR):
         raise ValueError(f"an extension of type {kind}")
     shape, dtype, values = msgpack.unpackb(data, raw=True)
+    if not isinstance(dtype, bytes) or len(shape) > _MOST_AXES:
+        raise ValueError(f"an array whose type is a {type(dtype).__name__}, with {len(shape)} axes")
     name = dtype.decode()
     if name not in _TYPES:
         raise ValueError(f"an array of type {name}")
@@ -193,7 +197,7 @@ def _join(value: Mapping[str, Any]) -> Tensor:
         shape = tuple(value["shape"][str(i)] for i in range(len(value["shape"])))
         chunks = [value["chunks"][str(i)] for i in range(len(value["chunks"]))]
         return torch.cat([each.flatten() for each in chunks]).reshape(shape)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"an array in chunks of a Flax checkpoint is damaged ({error})") from error
 
 

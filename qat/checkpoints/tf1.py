@@ -77,7 +77,7 @@ def read_config(place: Path) -> dict[str, Any]:
     path = _find_config(place)
     try:
         values = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is no model configuration ({error}): it needs JSON") from error
     said = values.get("model_type", family)
     if said != family:

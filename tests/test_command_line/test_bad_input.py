@@ -246,6 +246,14 @@ PLACES = [
         "no ONNX graph at {d}/calibrated: give an ONNX file, or a folder that qdq export wrote",
     ),
     (
+        ("lint", "a" * 300),
+        f"{'a' * 300}: File name too long; give another path, or make it usable",
+    ),
+    (
+        ("lint", "\x1b[2J.onnx"),
+        "\\x1b[2J.onnx is no ONNX file; give the model.onnx of an exported folder",
+    ),
+    (
         ("audit", "{d}/model.engine"),
         "no engine at {d}/model.engine: give an engine that qdq build wrote",
     ),

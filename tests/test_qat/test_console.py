@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from qat.console import format_cell, print_json, print_table, say, show_progress, show_stages
+from qat.console import format_cell, print_json, print_table, say, show_controls, show_progress, show_stages
 
 Captured = pytest.CaptureFixture[str]
 
@@ -83,3 +83,22 @@ def test_progress_is_not_on_standard_output(capsys: Captured) -> None:
 def test_an_error_passes_through_the_progress_bar(show: Callable[[], AbstractContextManager[object]]) -> None:
     with pytest.raises(KeyError, match="mine"), show():
         raise KeyError("mine")
+
+
+COMMANDS = ["\x1b[2Jgone", "\x1b]0;title\x07", "\x9b31mred", "a\rb", "\u202egnp.exe", "\ud800", "\u2066a\u2069"]
+"""Texts that a terminal would obey, or show in another order, and one it cannot show."""
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_text_commands_no_terminal(text: str, capsys: Captured) -> None:
+    print_table(f"title {text}", (f"head {text}",), [(text,)])
+    say(text)
+    printed = capsys.readouterr()
+    shown = ascii(text)[1:-1]
+    assert [line.rstrip() for line in printed.out.splitlines()] == [f"title {shown}", f"head {shown}", shown]
+    assert printed.err == f"{shown}\n"
+
+
+@pytest.mark.parametrize("text", ["naïve", "\u0634\u0643\u0631\u0627", "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e", "a\tb"])
+def test_words_of_every_script_are_shown_as_they_are(text: str) -> None:
+    assert show_controls(text) == text
