@@ -15,7 +15,7 @@ READY := .venv/.installed
 SAMPLE := benchmarks/sample
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo peers gpu gpu-there test test-long test-all check clean
+.PHONY: help demo peers gpu gpu-there test test-long test-all soak check clean
 
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu        on an NVIDIA GPU: engines, their answers, times and training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
+	@echo "make soak       a hundred thousand damaged inputs for each parser of ours: an hour of one core"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      removes what the other targets made: .venv, runs, caches"
 
@@ -67,6 +68,9 @@ test-long: $(READY)
 	$(PYTEST) -m long || test $$? -eq 5
 
 test-all: test test-long
+
+soak: $(READY)
+	$(PYTEST) --hypothesis-profile soak tests/test_*/test_fuzz.py
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
 """Ranges set by hand: ``PATTERN=VALUE`` changes every range whose quantizer matches, into a folder of its own."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -112,7 +112,8 @@ def edit_ranges(checkpoint: Checkpoint, edits: Iterable[RangeEdit], *, out: Path
     manifest = read_manifest(folder)
     facts: dict[str, Any] = {name: fact for name, fact in manifest.items() if name not in _MANIFEST_OWN}
     given = facts.get(EDITED)
-    facts[EDITED] = {**(given if isinstance(given, dict) else {}), **{name_range(*key): each.value for key, each in found.items()}}
+    earlier = given if isinstance(given, dict) else {}
+    facts[EDITED] = {**earlier, **{name_range(*key): each.value for key, each in found.items()}}
     inputs = {"checkpoint": folder}
     save_checkpoint(checkpoint, out, stage="ranges", inputs=inputs, facts=facts, files=kept_files(folder))
     order = [(row.name, row.depth) for row in rows]

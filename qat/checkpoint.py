@@ -196,9 +196,9 @@ def _describe_pickle(folder: Path, said: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name on one line of a card: neither markup nor HTML.
+    r"""A name on one line of a card: neither markup nor HTML.
 
-    >>> _plain("a`<b>\\n---")
+    >>> _plain("a`<b>\n---")
     'a&lt;b&gt; ---'
     """
     return escape(" ".join(name.replace("`", "").split()))

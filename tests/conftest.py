@@ -35,7 +35,8 @@ if not any(map(shutil.which, ("g++", "c++"))):  # its warning, an error here, ha
 
 # Shared machines are slow and uneven, and a failure must come back when the suite is run again.
 hypothesis.settings.register_profile("qdq", deadline=None, derandomize=True, database=None)
-hypothesis.settings.load_profile("qdq")
+hypothesis.settings.register_profile("soak", deadline=None, database=None, suppress_health_check=hypothesis.HealthCheck)
+hypothesis.settings.load_profile("qdq")  # --hypothesis-profile comes later, and wins
 
 torch.set_num_threads(1)
 

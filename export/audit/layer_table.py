@@ -23,11 +23,12 @@ _LINE = re.compile(
     r"(?:Constants: \[(?P<constants>|.*? \})\], )?Outputs: \[(?P<outputs>|.*? \})\](?:, (?P<rest>.*))?"
 )
 _TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>(?:-?\d{1,18}[,\s]*)*)\](?P<facts>.*?) \}(?=, \{ Name: |\s*$)"
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[-\d,\s]*)\](?P<facts>.*?) \}(?=, \{ Name: |\s*$)"
 )
 _DATATYPE = re.compile(r"Data ?[tT]ype: (\w+)|Format(?:/Datatype)?: [^,{}]*?\b(\w+) format")
 _GRAPH = re.compile(r"_myl(\d+)_\d+$")
 _PROFILE = re.compile(r" \[profile \d+\]")
+_MOST_ELEMENTS = 2**63
 _SYNCHRONISE = ("signal", "wait")
 
 
@@ -156,15 +157,25 @@ def _read_text(text: str) -> LayerTable:
 
 def _read_tensors(text: str) -> tuple[TensorFact, ...] | None:
     """The tensors of one bracket; ``None`` where not every opening brace became one."""
-    tensors = [
-        TensorFact(name=match["name"], dtype=_read_datatype(match["facts"]), shape=_read_shape(match["shape"]))
-        for match in _TENSOR.finditer(text.strip())
-    ]
+    try:
+        tensors = [
+            TensorFact(name=match["name"], dtype=_read_datatype(match["facts"]), shape=_read_shape(match["shape"]))
+            for match in _TENSOR.finditer(text.strip())
+        ]
+    except ValueError:
+        return None
     return tuple(tensors) if len(tensors) == text.count("{ Name: ") else None
 
 
 def _read_shape(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in text.split(",") if size.strip())
+    return _read_sizes([size for size in text.split(",") if size.strip()])
+
+
+def _read_sizes(sizes: Sequence[Any]) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in sizes)
+    if prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
+        raise ValueError(f"a tensor of {len(shape)} axes is larger than any memory")
+    return shape
 
 
 def _read_datatype(facts: str) -> str:
@@ -191,7 +202,7 @@ def _read_document(document: Mapping[str, Any]) -> EngineLayer:
     if isinstance(weights, Mapping) and weights.get("Count"):
         dtype = _SPELLINGS.get(str(weights["Type"]).lower(), str(weights["Type"]))
         name = f"{document['Name']}/Weights"
-        constants.append(TensorFact(name=name, dtype=dtype, shape=(int(weights["Count"]),)))
+        constants.append(TensorFact(name=name, dtype=dtype, shape=_read_sizes([weights["Count"]])))
     return EngineLayer(
         name=str(document["Name"]),
         kind=str(document["LayerType"]),
@@ -208,5 +219,5 @@ def _read_fact(document: Mapping[str, Any]) -> TensorFact:
     return TensorFact(
         name=str(document["Name"]),
         dtype=_read_datatype(facts),
-        shape=tuple(int(size) for size in document["Dimensions"]),
+        shape=_read_sizes(document["Dimensions"]),
     )

@@ -26,7 +26,7 @@ def load_tokenizer(place: Path, config: PreTrainedConfig) -> PreTrainedTokenizer
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, config=config, trust_remote_code=False
         )
-    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+    except Exception as error:  # tokenizers raises nothing narrower
         said = " ".join(str(error).split())
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be read ({said[:200]}): save it there again with save_pretrained"

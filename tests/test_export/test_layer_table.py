@@ -147,3 +147,18 @@ def test_a_real_table_is_read_whole_and_its_tensors_connect(tmp_path: Path) -> N
         produced = {"input_ids", "attention_mask"} | {t.name for layer in read.layers for t in layer.outputs}
         assert {t.name for layer in read.layers for t in layer.inputs} <= produced
         assert all((fact.bytes is None) is (-1 in fact.shape) for fact in facts)
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "9" * 40, "1-2"])
+def test_a_tensor_larger_than_any_memory_is_no_tensor(size: str) -> None:
+    printed = read_layer_table(table(GEMM.replace("[64,192]", f"[{size}]")))
+    assert printed.reason == "a tensor of the layer 'a/MatMul+b/MatMul_myl0_2' is not understood"
+    tensor = f'{{"Name": "x", "Dimensions": ["{size}"]}}'
+    layer = f'{{"Name": "a", "LayerType": "gemm", "Inputs": [{tensor}], "Outputs": []}}'
+    assert str(read_layer_table(f'{{"Layers": [{layer}]}}').reason).startswith(
+        "a layer of the inspector's answer is not understood: ValueError("
+    )
+
+
+def test_a_table_that_nests_without_end() -> None:
+    assert read_layer_table("[" * 100_000).reason == "the layer table is neither a printed table nor JSON"

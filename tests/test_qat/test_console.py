@@ -99,6 +99,8 @@ def test_text_commands_no_terminal(text: str, capsys: Captured) -> None:
     assert printed.err == f"{shown}\n"
 
 
-@pytest.mark.parametrize("text", ["naïve", "\u0634\u0643\u0631\u0627", "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e", "a\tb"])
+@pytest.mark.parametrize(
+    "text", ["naïve", "\u0634\u0643\u0631\u0627", "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e", "a\tb"]
+)
 def test_words_of_every_script_are_shown_as_they_are(text: str) -> None:
     assert show_controls(text) == text

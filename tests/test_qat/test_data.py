@@ -184,6 +184,16 @@ def test_limit_below_one(tmp_path: Path, limit: int) -> None:
         ('{"text": "b"', "not JSON (Expecting ',' delimiter at character 13)"),
         ('["b"]', "found list"),
         ("3", "found int"),
+        (
+            '{"text": "\\ud800"}',
+            "'utf-8' codec can't encode character '\\ud800' in position 10: surrogates not allowed",
+        ),
+        (
+            "9" * 5000,
+            "Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use "
+            "sys.set_int_max_str_digits() to increase the limit",
+        ),
+        ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
     ],
 )
 def test_malformed_json_names_the_line(tmp_path: Path, line: str, why: str) -> None:

@@ -163,7 +163,7 @@ def test_a_tokenizer_that_is_none(folder: Path, text: str) -> None:
     message = refusal(folder)
     assert message.startswith(f"the tokenizer in {folder} cannot be read (")
     assert message.endswith("): save it there again with save_pretrained")
-    with pytest.raises(CheckpointError, match="the tokenizer in .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer in .* cannot be read"):
         open_artefact(folder, task="text-classification")
 
 
