@@ -61,7 +61,7 @@ def _tells_all(manifest: Mapping[str, Any]) -> bool:
         list_profiles(manifest)
         told = [manifest["builder"]["name"], manifest["builder"]["version"], manifest["gpu"] or ""]
         told += [*manifest["hardware"], *manifest["spec"]["features"]]
-    except (KeyError, TypeError, IndexError, BuildError):
+    except (KeyError, TypeError, AttributeError, IndexError, BuildError):
         return False
     return all(isinstance(each, str) for each in told)
 

@@ -140,15 +140,18 @@ def _find_folder(path: Path) -> Path:
     """Where the tokenizer and the configuration of an artefact lie."""
     if path.suffix != ".engine":
         return path.parent if path.suffix == ".onnx" else path
-    inputs = require_runnable(path)["inputs"]
-    (origin,) = [entry for name, entry in inputs.items() if name.endswith(".onnx")]
-    graph = Path(origin["path"])
+    try:
+        inputs = require_runnable(path)["inputs"]
+        (origin,) = [entry for name, entry in inputs.items() if name.endswith(".onnx")]
+        graph, built = Path(origin["path"]), str(origin["hash"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the manifest of {path} names no graph it was built from: build it again") from error
     if not graph.is_file():
         raise CheckpointError(
             f"{path} was built from {graph}, which is gone, and its tokenizer with it: keep the exported folder, or "
             "build the engine again"
         )
-    if hash_file(graph) != origin["hash"]:
+    if hash_file(graph) != built:
         raise CheckpointError(
             f"{path} was built from another graph than {graph} is now, so the tokenizer there may not be its own: "
             "build the engine again with qdq build"

@@ -32,6 +32,8 @@ def write(folder: Path, **facts: Any) -> Path:
         "gpu": None,
         **facts,
     }
+    shapes = {"shapes": {"batch": [1, 1, 8], "sequence": [1, 16, 64]}, "more_shapes": []}
+    manifest["spec"] = shapes | manifest["spec"]
     manifest_of(engine).write_text(json.dumps(manifest))
     return engine
 

