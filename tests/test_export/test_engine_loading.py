@@ -23,17 +23,15 @@ def write(folder: Path, **facts: Any) -> Path:
     """An engine file with a manifest of these facts."""
     engine = folder / "model.engine"
     engine.write_bytes(b"engine")
-    shapes = {"batch": [1, 1, 8], "sequence": [1, 32, 64]}
-    manifest = {
-        "spec": {"shapes": shapes, "more_shapes": [], "features": []},
+    spec = {"shapes": {"batch": [1, 1, 8], "sequence": [1, 32, 64]}, "more_shapes": [], "features": []}
+    manifest: dict[str, Any] = {
         "engine": {"hash": hash_file(engine)},
         "builder": {"name": "rtx", "version": "1.7.1"},
         "hardware": ["sm_86", "sm_89"],
         "gpu": None,
         **facts,
     }
-    shapes = {"shapes": {"batch": [1, 1, 8], "sequence": [1, 16, 64]}, "more_shapes": []}
-    manifest["spec"] = shapes | manifest["spec"]
+    manifest["spec"] = spec | facts.get("spec", {})
     manifest_of(engine).write_text(json.dumps(manifest))
     return engine
 
