@@ -30,7 +30,8 @@ def require_plausible(folder: Path, values: Mapping[str, object]) -> None:
     for name, most in _MOST.items():
         count = values.get(name)
         if isinstance(count, int) and count > most:
-            raise CheckpointError(f"the configuration of {folder} says {name} {count:.3g}: expected {most} or fewer")
+            said = str(count)[:20]
+            raise CheckpointError(f"the configuration of {folder} says {name} {said}: expected {most} or fewer")
 
 
 def require_shards_beside(folder: Path) -> None:

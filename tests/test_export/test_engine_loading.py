@@ -12,7 +12,7 @@ from export.engine_files import manifest_of
 from export.engine_loading import list_profiles, require_runnable
 from export.engine_spec import parse_profiles
 from export.gpu import Gpu, find_gpu
-from export.runners.load import load_runner
+from export.runners.load import load_runner, open_artefact
 from qat.artefacts import hash_file
 from qat.errors import BuildError, CheckpointError
 
@@ -145,3 +145,23 @@ def test_no_gpu_is_found_where_torch_has_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
     assert find_gpu() == L4
+
+
+@pytest.mark.parametrize("inputs", [None, 5, {}, {"model.onnx": 5}, {"model.onnx": {"path": 3, "hash": "x"}}])
+def test_an_engine_whose_manifest_names_no_graph(
+    inputs: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch)
+    engine = write(tmp_path, inputs=inputs)
+    with pytest.raises(CheckpointError) as caught:
+        open_artefact(engine, task="text-classification")
+    assert str(caught.value) == f"the manifest of {engine} names no graph it was built from: build it again"
+
+
+@pytest.mark.parametrize(
+    "facts", [{"builder": 5}, {"spec": {"shapes": 3, "features": []}}, {"hardware": [5]}, {"gpu": {"a": 1}}]
+)
+def test_a_manifest_of_wrong_values(facts: dict[str, Any], tmp_path: Path) -> None:
+    engine = write(tmp_path, **facts)
+    with pytest.raises(CheckpointError, match=r"has no model.engine.json beside it that says what it was built for"):
+        require_runnable(engine)
