@@ -23,7 +23,7 @@ help:
 	@echo "make gpu        on an NVIDIA GPU: engines, their answers, times and training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
-	@echo "make soak       a hundred thousand damaged inputs for each parser of ours: an hour of one core"
+	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours; long"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      removes what the other targets made: .venv, runs, caches"
 
