@@ -7,9 +7,10 @@ from typing import Any
 from export.deploy.interface import Interface
 from export.deploy.model_config import LABELS_FILE, MODEL_FILES
 from export.deploy.repository import TOKENIZER_FOLDER
-from export.deploy.source import explain_vocabulary, hash_vocabulary, load_tokenizer
+from export.deploy.source import explain_vocabulary, load_tokenizer
 from qat.artefacts import hash_file
 from qat.errors import CheckpointError
+from qat.vocabulary import fingerprint_vocabulary
 
 
 def find_version(folder: Path) -> Path | None:
@@ -83,7 +84,7 @@ def _explain_tokenizer(folder: Path, facts: Mapping[str, Any], interface: Interf
     too_many = explain_vocabulary(tokenizer, interface.vocabulary, where=place)
     if too_many:
         yield too_many
-    elif hash_vocabulary(tokenizer) != facts["vocabulary"]:
+    elif fingerprint_vocabulary(tokenizer) != facts["vocabulary"]:
         yield (
             f"the tokenizer in {place} has another vocabulary than the one deployed with the model: its tokens "
             "would mean other words; put the model's own there, or deploy again"

@@ -9,13 +9,14 @@ from pathlib import Path
 from export.deploy.model_config import CONFIG_FILE, LABELS_FILE, MODEL_FILES, make_config, write_config
 from export.deploy.plan import Plan, make_plan
 from export.deploy.settings import DeploySettings
-from export.deploy.source import Source, hash_vocabulary, open_source
+from export.deploy.source import Source, open_source
 from export.deploy.warmup import WARMUP_FOLDER, add_warmup
 from export.exported import MODEL_FILE
 from export.graph_file import list_files
 from qat.artefacts import atomic_folder, hash_file, read_manifest, write_manifest
 from qat.errors import ExportError, OutputError
 from qat.quiet import quiet_transformers
+from qat.vocabulary import fingerprint_vocabulary
 
 STAGE = "deploy"
 DESCRIBED = ("labels", "model", "vocabulary", "interface", "profiles")
@@ -101,7 +102,7 @@ def _describe(source: Source, plan: Plan, model: Path) -> Mapping[str, object]:
         "profiles": [asdict(profile) for profile in source.profiles],
         "plan": asdict(plan),
         "labels": len(source.labels),
-        "vocabulary": hash_vocabulary(source.tokenizer),
+        "vocabulary": fingerprint_vocabulary(source.tokenizer),
         "max_length": source.longest,
     }
 

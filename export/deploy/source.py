@@ -1,9 +1,7 @@
 """What is deployed: an exported folder, or an engine with the exported folder it was built from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +117,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{missing} ({said}): copy the checkpoint's tokenizer files there") from error
     return tokenizer
-
-
-def hash_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The SHA-256 of a tokenizer's words and their numbers, as ``sha256:<hex>``."""
-    words = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
-    return f"sha256:{sha256(words.encode()).hexdigest()}"
 
 
 def explain_vocabulary(tokenizer: PreTrainedTokenizerBase, known: int | None, *, where: Path) -> str:
