@@ -35,7 +35,8 @@ def test_without_a_gpu_it_ends_with_code_2_and_one_line(
 
 
 def test_make_says_so_before_it_installs_anything() -> None:
-    done = subprocess.run(["make", "gpu", "NVIDIA="], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command = ["make", "--no-print-directory", "gpu", "NVIDIA="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == (
         "make gpu: no NVIDIA GPU on this machine (no nvidia-smi): run it where there is one"
