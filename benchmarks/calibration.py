@@ -175,7 +175,7 @@ def calibration_command(
         best = time_best(plan_contest(checkpoint, data, min(texts, _BEST_TEXTS), batch_size, threads))
         print_table("from float to quantized, cpu s", ("recipe", "cpu s"), list(best.items()))
     print_json({
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint.name,
         "recipe": recipe,
         "batch_size": batch_size,
         "threads": torch.get_num_threads(),

@@ -192,7 +192,7 @@ def generation_command(
     settings = FinetuneSettings(max_steps=steps, batch_size=16, held_out=64, evaluations=2)
     asked = Asked(settings=settings, prompts=prompts, new_tokens=_NEW_TOKENS)
     found = measure_generation(loaded, teacher.model, training, rows, asked)
-    result = {"checkpoint": str(checkpoint), **found, "environment": describe_environment()}
+    result = {"checkpoint": checkpoint.name, **found, "environment": describe_environment()}
     write_json(out, result)
     print_json(result)
 

@@ -48,7 +48,7 @@ def gpu_command(
         seconds=seconds,
         rounds=rounds,
     )
-    facts = {"gpu": str(gpu), "checkpoint": str(checkpoint), "builders": list(builders)}
+    facts = {"gpu": str(gpu), "checkpoint": checkpoint.name, "builders": list(builders)}
     result: dict[str, Any] = {**facts, "environment": describe_environment()}
     failed = []
     say("calibrate and export ...")

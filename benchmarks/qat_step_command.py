@@ -51,7 +51,7 @@ def qat_step_command(
     rows = [(each.name, each.ratio, each.spread, each.milliseconds, memory.get(each.name)) for each in costs]
     print_table(f"{checkpoint}, {batch_size} rows a step", ("step", "ratio", "±", f"{clock} ms", "peak MB"), rows)
     print_json({
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint.name,
         "batch_size": batch_size,
         "rounds": rounds,
         "clock": clock,

@@ -76,7 +76,7 @@ def throughput_command(
         passes = time_passes(contestants, encoded, found, batching=batching, rounds=rounds, clock=CLOCKS[clock])
     padding = {name: share_padding(encoded, replace(batching, order=order)) for name, order in ORDERS.items()}
     result = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint.name,
         "rows": len(encoded),
         "batch_size": batch_size,
         "streams": streams,

@@ -66,7 +66,7 @@ def latency_command(
     typer.echo(f"times faster than {BASELINE}, {clock} clock, {threads} thread(s), median of pairs")
     typer.echo(draw_table(ratios, facts))
     print_json({
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint.name,
         "clock": clock,
         "threads": threads,
         "contestants": {name: {"precision": each, "int8_kernels": kernels} for name, (each, kernels) in facts.items()},

@@ -39,3 +39,10 @@ def test_test_folders_never_shadow_a_package() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert folders & TOP_LEVEL == set(), "name it test_<package>"
+
+
+def test_results_name_no_folder_of_the_machine_they_were_measured_on() -> None:
+    results = sorted((ROOT / "benchmarks" / "results").iterdir())
+
+    assert len(results) > 1
+    assert [path.name for path in results if '"/' in path.read_text(encoding="utf-8")] == []
