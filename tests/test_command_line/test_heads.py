@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.journey import Journey
+from qat.tasks import find_task
 from tests.test_command_line.calling import call, write_rows
 from tests.tiny import save_tiny, tiny_tokenizer
 from tests.tiny_heads import HEADS, head_model, head_rows
@@ -34,7 +35,8 @@ def test_the_whole_journey(head: str, tmp_path: Path, monkeypatch: pytest.Monkey
     for stage in ("fp32", "ptq", "qat", "onnx"):
         assert tuple(accuracy["metrics"][stage]) == HEADS[head].metrics
     assert accuracy["agreement"] >= 0.9
-    scored = call("evaluate", out / "onnx", "--data", validation, "--json").value
+    reference = ("--reference", checkpoint) if find_task(task).refers else ()
+    scored = call("evaluate", out / "onnx", "--data", validation, *reference, "--json").value
     assert scored["task"] == task  # its graph is optimized, the journey's is run as it was exported
     assert scored["metrics"] == pytest.approx(accuracy["metrics"]["onnx"], abs=HEAD_METRIC.value, rel=PERPLEXITY.value)
     timed = call(
