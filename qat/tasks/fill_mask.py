@@ -20,7 +20,7 @@ from qat.tasks.masking import (
     mask_rows,
 )
 from qat.tasks.tally import Tally
-from qat.tasks.texts import encode_texts, read_text, resolve_max_length
+from qat.tasks.texts import encode_columns
 
 
 class FillMask(Task):
@@ -49,7 +49,7 @@ class FillMask(Task):
         mask.
         """
         self.check_columns(rows, require_labels=require_labels)
-        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         return EncodedMasks(mask_rows(tokens, tokenizer, given=rows), length, cut, rows.source)
 
     def ask(
@@ -66,7 +66,7 @@ class FillMask(Task):
         """
         self.check_columns(rows, require_labels=False)
         rows.require_filled(self.columns.required)
-        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         marked = mark_holes(tokens, tokenizer)
         require_holes(marked, rows, tokenizer)
         return EncodedMasks(marked, length, cut, rows.source)
@@ -94,14 +94,3 @@ class FillMask(Task):
     def agree(self, first: Outputs, second: Outputs, rows: Encoded) -> NDArray[np.bool_]:
         """For each hidden token whether both say the same one."""
         return agree_on_tokens(first, second)
-
-
-def _encode(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_length: int | None
-) -> tuple[list[dict[str, list[int]]], int, int]:
-    """The rows as token ids, how many they keep at most, and how many rows were longer."""
-    text = read_text(rows, "text")
-    pair = read_text(rows, "text_pair") if "text_pair" in rows.columns else None
-    length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=pair is not None)
-    tokens, too_long = encode_texts(text, pair, tokenizer=tokenizer, config=config, length=length)
-    return tokens, length, len(too_long)

@@ -10,7 +10,7 @@ from qat.errors import DataError
 from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction, Task
 from qat.tasks.labels import describe_value, read_integer
 from qat.tasks.tally import Tally, count_sums, divide
-from qat.tasks.texts import encode_texts, read_text, resolve_max_length
+from qat.tasks.texts import encode_columns
 
 
 class NextSentencePrediction(Task):
@@ -34,14 +34,12 @@ class NextSentencePrediction(Task):
         Arguments and errors as ``Task.encode``; also a DataError for a label that is neither 0 nor 1.
         """
         self.check_columns(rows, require_labels=require_labels)
-        length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
-        texts = read_text(rows, "text"), read_text(rows, "text_pair")
-        tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         features: list[Feature] = [*tokens]
         if "label" in rows.columns:
             labels = read_pair_labels(rows, yes="the second text follows the first", no="it does not")
             features = [{**feature, "labels": label} for feature, label in zip(tokens, labels, strict=True)]
-        return Encoded(features, length, len(too_long), rows.source)
+        return Encoded(features, length, cut, rows.source)
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
         """Rows whose largest logit is the right one's, from logits ``(rows, answers)``, and all rows."""

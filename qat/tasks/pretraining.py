@@ -25,7 +25,7 @@ from qat.tasks.masking import (
 )
 from qat.tasks.next_sentence_prediction import read_pair_labels
 from qat.tasks.tally import Tally, count_sums, divide
-from qat.tasks.texts import encode_texts, read_text, resolve_max_length
+from qat.tasks.texts import encode_columns
 
 _TOKENS, _PAIRS = "prediction_logits", "pair_logits"
 
@@ -109,7 +109,7 @@ class Pretraining(Task):
                 f"the checkpoint's head has {config.num_labels} labels: pretraining expects 2, for the right order and "
                 "the other one; set num_labels when the head is made"
             )
-        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         hidden = mask_rows(tokens, tokenizer, given=rows)
         features: list[Feature] = [*hidden]
         if "label" in rows.columns:
@@ -131,13 +131,12 @@ class Pretraining(Task):
         """
         self.check_columns(rows, require_labels=False)
         rows.require_filled(self.columns.required)
-        tokens, length, cut = _encode(rows, tokenizer, config, max_length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         return EncodedMasks(mark_holes(tokens, tokenizer), length, cut, rows.source)
 
     def hold(self, answers: Answers, given: Mapping[str, NDArray[Any]], top: int) -> dict[str, Kept]:
         """The likeliest tokens for each mask, and the logits of the pairs."""
-        (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
-        return {**hold_likeliest(answers[_TOKENS], given["labels"], top), _PAIRS: (pairs, np.ones(1, np.bool_))}
+        return {**hold_likeliest(answers[_TOKENS], given["labels"], top), **_keep_pairs(answers)}
 
     def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
         """As of masked words, and of each ``pair`` what is ``said`` of it with its ``label`` and ``score``."""
@@ -151,8 +150,7 @@ class Pretraining(Task):
 
     def keep(self, answers: Answers, given: Mapping[str, NDArray[Any]]) -> dict[str, Kept]:
         """What was said for hidden tokens, and the logits of the pairs."""
-        (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
-        return {**judge_tokens(answers[_TOKENS], given["labels"]), _PAIRS: (pairs, np.ones(1, np.bool_))}
+        return {**judge_tokens(answers[_TOKENS], given["labels"]), **_keep_pairs(answers)}
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
         """As ``count_tokens``, of the hidden tokens, and the pairs that were judged right."""
@@ -183,11 +181,7 @@ def _pair_head(model_class: type[PreTrainedModel]) -> PairHead | None:
     return next((head for head in _HEADS if head.target in takes), None)
 
 
-def _encode(
-    rows: Rows, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_length: int | None
-) -> tuple[list[dict[str, list[int]]], int, int]:
-    """The pairs as token ids, how many they keep at most, and how many pairs were longer."""
-    length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=True)
-    texts = read_text(rows, "text"), read_text(rows, "text_pair")
-    tokens, too_long = encode_texts(*texts, tokenizer=tokenizer, config=config, length=length)
-    return tokens, length, len(too_long)
+def _keep_pairs(answers: Answers) -> dict[str, Kept]:
+    """The logits of the pairs, whichever head gave them."""
+    (pairs,) = (answers[head.output] for head in _HEADS if head.output in answers)
+    return {_PAIRS: (pairs, np.ones(1, np.bool_))}

@@ -9,7 +9,7 @@ from qat.tasks.base import Asked, Columns, Encoded, Feature, Outputs, Prediction
 from qat.tasks.heads import HEADS, Head, SingleLabel, find_head
 from qat.tasks.labels import label_numbers, name_labels
 from qat.tasks.tally import Tally
-from qat.tasks.texts import encode_texts, read_text, resolve_max_length
+from qat.tasks.texts import encode_columns
 
 
 class TextClassification(Task):
@@ -39,10 +39,7 @@ class TextClassification(Task):
         """
         self.check_columns(rows, require_labels=require_labels)
         head, known = find_head(config), label_numbers(config)
-        text = read_text(rows, "text")
-        pair = read_text(rows, "text_pair") if "text_pair" in rows.columns else None
-        length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=pair is not None)
-        tokens, too_long = encode_texts(text, pair, tokenizer=tokenizer, config=config, length=length)
+        tokens, length, cut = encode_columns(rows, tokenizer=tokenizer, config=config, max_length=max_length)
         features: list[Feature] = [*tokens]
         if "label" in rows.columns:
             labels = [
@@ -50,7 +47,7 @@ class TextClassification(Task):
                 for number, row in rows.numbered()
             ]
             features = [{**feature, "labels": label} for feature, label in zip(tokens, labels, strict=True)]
-        return Encoded(features, length, len(too_long), rows.source, problem_type=head.problem_type)
+        return Encoded(features, length, cut, rows.source, problem_type=head.problem_type)
 
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:
         """What the head's metrics need: sums, or of a regression every answer."""

@@ -88,3 +88,18 @@ def encode_texts(
         )
         encoded[row] = dict(cut.items())
     return encoded, too_long
+
+
+def encode_columns(
+    rows: Rows, *, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, max_length: int | None
+) -> tuple[list[dict[str, list[int]]], int, int]:
+    """The column ``text``, paired with ``text_pair`` where there is one: entries, tokens kept at most, rows cut.
+
+    Raises:
+        DataError: a value that is not text, or a ``max_length`` as of ``resolve_max_length``.
+    """
+    text = read_text(rows, "text")
+    pair = read_text(rows, "text_pair") if "text_pair" in rows.columns else None
+    length = resolve_max_length(max_length, tokenizer=tokenizer, config=config, pair=pair is not None)
+    tokens, too_long = encode_texts(text, pair, tokenizer=tokenizer, config=config, length=length)
+    return tokens, length, len(too_long)
