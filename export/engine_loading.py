@@ -66,6 +66,19 @@ def _tells_all(manifest: Mapping[str, Any]) -> bool:
     return all(isinstance(each, str) for each in told)
 
 
+def read_origin(path: Path, manifest: Mapping[str, Any]) -> tuple[Path, str]:
+    """The graph an engine was built from, and its hash then.
+
+    Raises:
+        CheckpointError: the engine's manifest names none.
+    """
+    try:
+        (origin,) = [entry for name, entry in manifest["inputs"].items() if name.endswith(".onnx")]
+        return Path(origin["path"]), str(origin["hash"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the manifest of {path} names no graph it was built from: build it again") from error
+
+
 def list_profiles(manifest: Mapping[str, Any]) -> tuple[ShapeRange, ...]:
     """The shapes that an engine takes, profile by profile."""
     spec = manifest["spec"]

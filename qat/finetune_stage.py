@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from qat.checkpoint import Checkpoint, save_checkpoint
 from qat.finetune import Finetuning, TrainingPlan, train_rows
 from qat.finetune_settings import FinetuneSettings
-from qat.processes import rank
+from qat.processes import rank, wait_for_all
 from qat.tasks.base import Encoded
 from qat.training_callbacks import Progress
 from qat.training_run import TrainingRun
@@ -83,6 +83,7 @@ def finetune_checkpoint(
         "best_step": done.best_step,
         "held_out": {str(step): loss for step, loss in done.held_out.items()},
     }
+    wait_for_all()  # the others may still be writing into the run's folder, which the first one deletes
     if rank() != 0:
         return done, facts
     facts |= stage.score()

@@ -40,3 +40,9 @@ def share_first(value: Value) -> Value:
     if processes() > 1:
         distributed.broadcast_object_list(held, src=0)
     return held[0]
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if processes() > 1:
+        distributed.barrier()

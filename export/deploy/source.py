@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from export.deploy.interface import Interface, read_interface
-from export.engine_loading import list_profiles, require_manifest
+from export.engine_loading import list_profiles, read_origin, require_manifest
 from export.engine_spec import ShapeRange
 from export.exported import MODEL_FILE
 from qat.artefacts import hash_file, read_manifest
@@ -151,14 +151,13 @@ def _folder_of(path: Path, engine: Mapping[str, Any] | None) -> Path:
     """The exported folder of an artefact; an engine's is the one it was built from, unchanged since."""
     if engine is None:
         return path.parent if path.name == MODEL_FILE else path
-    entry = engine.get("inputs", {}).get(MODEL_FILE, {"path": "", "hash": ""})
-    graph = Path(entry["path"])
+    graph, built = read_origin(path, engine)
     if not graph.is_file():
         raise ExportError(
             f"{path} was built from {graph}, which is not there: tokenizer and labels are taken from that folder; "
             "put it back, or build the engine again with qdq build"
         )
-    if hash_file(graph) != entry["hash"]:
+    if hash_file(graph) != built:
         raise ExportError(
             f"{path} was built from {graph}, which has changed since: the tokenizer there may be another model's; "
             "build the engine again with qdq build"

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from export.decoder_graphs import PAST
-from export.engine_loading import require_runnable
+from export.engine_loading import read_origin, require_runnable
 from export.exported import MODEL_FILE
 from export.openvino_model import Rest
 from export.runners.base import Runner
@@ -86,8 +86,8 @@ def load_runner(
             return OpenVinoRunner(
                 graph, quantized=quantized, rest=exact, threads=most, streams=running.at_once, kept=kept
             )
-        _refuse_bf16(graph)
         rest = str(manifest.get("precision", "onnx"))
+        _refuse_bf16(graph, rest)
         return OnnxRuntimeRunner(
             graph,
             precision=f"int8+{rest}" if quantized else rest,
@@ -140,12 +140,7 @@ def _find_folder(path: Path) -> Path:
     """Where the tokenizer and the configuration of an artefact lie."""
     if path.suffix != ".engine":
         return path.parent if path.suffix == ".onnx" else path
-    try:
-        inputs = require_runnable(path)["inputs"]
-        (origin,) = [entry for name, entry in inputs.items() if name.endswith(".onnx")]
-        graph, built = Path(origin["path"]), str(origin["hash"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the manifest of {path} names no graph it was built from: build it again") from error
+    graph, built = read_origin(path, require_runnable(path))
     if not graph.is_file():
         raise CheckpointError(
             f"{path} was built from {graph}, which is gone, and its tokenizer with it: keep the exported folder, or "
@@ -167,8 +162,8 @@ def _refuse_provider(running: Running, runtime: str) -> None:
         )
 
 
-def _refuse_bf16(graph: Path) -> None:
-    if read_manifest(graph.parent).get("precision") == "bf16":
+def _refuse_bf16(graph: Path, rest: str) -> None:
+    if rest == "bf16":
         raise BuildError(
             f"{graph} is in BF16, which ONNX Runtime does not compute on a CPU: build its engine, or export it again "
             "with --precision fp16 or fp32 to run it here"
