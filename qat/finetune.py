@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from qat.batches import Collator
+from qat.errors import RecipeError
 from qat.finetune_settings import FinetuneSettings
 from qat.processes import share_first
 from qat.quiet import quiet_transformers
@@ -132,8 +133,11 @@ def train_rows(
     Raises:
         CheckpointError: as ``finetune``, and where the plan's run belongs to another one.
         RangeError: as ``finetune``.
+        RecipeError: FP16 without a GPU, which would train in FP32 and say nothing.
     """
     settings, run = plan.settings, plan.run
+    if settings.precision == "fp16" and not torch.accelerator.is_available():
+        raise RecipeError("finetune.precision=fp16 needs a GPU, and there is none: on a CPU give bf16 or fp32")
     training, held = split_rows(rows, settings)
     device = model.device
     with ExitStack() as stack:
@@ -215,6 +219,7 @@ def _training_arguments(settings: FinetuneSettings, folder: Path, *, scored: boo
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type="cosine",
+        use_cpu=not torch.accelerator.is_available(),  # BF16 on a CPU must be told that it is one
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
         seed=settings.seed,
