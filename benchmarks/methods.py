@@ -5,7 +5,7 @@ that differences have a paired standard error. Controls stand beside the claims:
 shared layer with one range for all of its depths.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +19,7 @@ from benchmarks.peers.score import Correct, difference, judge_rows, pack_rows
 from calibration.calibrate import Calibration
 from calibration.candidates import merge_depths, set_ranges
 from calibration.quantize import quantize_model
+from calibration.ranges import METHODS
 from calibration.settings import ALL, BEST, CalibrationSettings
 from qat.artefacts import require_writable, write_json
 from qat.batches import iterate_batches
@@ -94,17 +95,21 @@ class Judge:
         )
 
 
-def score_placement(checkpoint: Path, placement: str, data: Encoded, judge: Judge) -> Iterator[MethodRow]:
-    """A row for every method, and for the controls where they differ, as soon as each is there."""
+def score_placement(
+    checkpoint: Path, placement: str, data: Encoded, judge: Judge, methods: Collection[str]
+) -> Iterator[MethodRow]:
+    """A row for each of those methods, and for its controls where they differ, as soon as each is there."""
     model, found = _calibrate(checkpoint, placement, data, CalibrationSettings(method=ALL))
     shared = any(len(ranges) > 1 for ranges in found.candidates[BEST].values())
     for method, ranges in found.candidates.items():
+        if method not in methods:
+            continue
         set_ranges(model, ranges)
         yield judge.score(model, placement, method)
         if shared and method in ("max", BEST):
             set_ranges(model, merge_depths(ranges))
             yield judge.score(model, placement, f"{method}, depths merged")
-    if found.equalization is not None and found.equalization.channels:
+    if BEST in methods and found.equalization is not None and found.equalization.channels:
         model, _ = _calibrate(checkpoint, placement, data, CalibrationSettings(method=BEST, equalize=False))
         yield judge.score(model, placement, f"{BEST}, not equalized")
 
@@ -144,6 +149,7 @@ def methods_command(
     out: Annotated[Path, typer.Option(help="JSON file of all rows.")],
     texts: Annotated[int, typer.Option(min=1, help="How many rows calibrate.")] = 512,
     only: Annotated[list[str] | None, typer.Option("--only", help="A placement; may be given several times.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="A method; may be given several times.")] = None,
 ) -> None:
     """Score every calibration method in every placement; the last line is JSON.
 
@@ -153,6 +159,9 @@ def methods_command(
     for name in placements:
         if name not in PLACEMENTS:
             raise RecipeError(f"placement '{name}' is not known: {suggest(name, PLACEMENTS)}")
+    for name in method or ():
+        if name not in (*METHODS, BEST):
+            raise RecipeError(f"method '{name}' is not known: {suggest(name, (*METHODS, BEST))}")
     require_writable(out)
     task = find_task(_TASK)
     loaded = load_checkpoint(checkpoint, task)
@@ -170,7 +179,7 @@ def methods_command(
         rows.append(judge.score(loaded.model, "float", "-"))
         for done, placement in enumerate(placements, start=1):
             advance(placement, done, len(placements) + 1)
-            rows.extend(score_placement(checkpoint, placement, calibration, judge))
+            rows.extend(score_placement(checkpoint, placement, calibration, judge, method or (*METHODS, BEST)))
             write_json(out, _describe(checkpoint, texts, scored, rows))
     say(f"{checkpoint.name}: {len(scored)} rows scored, {texts} calibrate\n{draw_rows(rows)}")
     print_json({"out": str(out), "rows": [{**asdict(row), "correct": ""} for row in rows]})

@@ -1,7 +1,7 @@
-"""Single encoder layers run again: what each was given, what it answered in float, and how much each answer matters.
+"""Parts of the model run again: what each was given, what it answered in float, and how much each answer matters.
 
-A change ``d`` of a layer's answer changes the model's output distribution by about ``d' H d / 2`` (its KL divergence),
-``H`` the Gauss-Newton matrix of the layer's answer; as in BRECQ (Li et al. 2021, arXiv 2102.05426, section 3.2) it
+A change ``d`` of a part's answer changes the model's output distribution by about ``d' H d / 2`` (its KL divergence),
+``H`` the Gauss-Newton matrix of that answer; as in BRECQ (Li et al. 2021, arXiv 2102.05426, section 3.2) it
 takes the place of a plain squared error, here as its blocks of one token: errors of different tokens are independent
 enough. ``H = J' (diag(p) - p p') J`` is never formed: with random signs ``z`` the gradient ``g`` of
 ``logits . (sqrt(p) z - p (sqrt(p) . z))`` has ``E[g g'] = H``, so ``mean((g . d)^2)`` estimates ``d' H d``.
@@ -19,17 +19,17 @@ from transformers import PreTrainedModel
 from qat.answers import has_independent_labels, is_distribution, read_answers
 from qat.batches import drop_targets
 from qat.families import find_family
-from qat.quantizer import calibrated_quantizers, disable_quantizers
+from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 
 _PROJECTIONS = 4
 
 
 @dataclass(kw_only=True, slots=True)
 class Call:
-    """One run of one layer in the float model.
+    """One run of a layer, or of a part of it, in the float model.
 
     Attributes:
-        name: the layer's path.
+        name: the module's path.
         depth: which of the layer's runs it is.
         answer: its hidden states, batch first.
         channel_axis: where ``answer`` has its channels.
@@ -37,7 +37,7 @@ class Call:
     """
 
     name: str
-    layer: nn.Module
+    module: nn.Module
     depth: int
     arguments: tuple[Any, ...]
     named: Mapping[str, Any]
@@ -46,14 +46,37 @@ class Call:
     gradients: list[Tensor] = field(default_factory=list)
 
     def measure(self) -> float:
-        """The harm of what is switched on in the layer now: twice the KL divergence to expect, summed over the rows."""
-        change = hidden_states(self.layer(*self.arguments, **self.named)) - self.answer
+        """The harm of what is switched on in it now: twice the KL divergence to expect, summed over the rows."""
+        change = hidden_states(self.module(*self.arguments, **self.named)) - self.answer
         harms = [(change * gradient).sum(dim=self.channel_axis).square().sum() for gradient in self.gradients]
         return float(torch.stack(harms).mean())
 
 
-def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -> list[Call]:
-    """Every run of every encoder layer over those batches, in float, in evaluation mode.
+def list_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Every encoder layer by its path."""
+    return dict(find_family(model.config.model_type).layers(model))
+
+
+def list_parts(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Every encoder layer, and what lies in it and has quantizers inside: attention and feed-forward block, by path."""
+    layers = list_layers(model)
+    parts = {f"{layer}.{name}": part for layer, each in layers.items() for name, part in list_inner_parts(each).items()}
+    return layers | parts
+
+
+def list_inner_parts(layer: nn.Module) -> dict[str, nn.Module]:
+    """What lies in a layer and has quantizers inside, by name."""
+    return {
+        name: part
+        for name, part in layer.named_children()
+        if not isinstance(part, FakeQuantizer) and any(True for _ in calibrated_quantizers(part))
+    }
+
+
+def record_calls(
+    model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], modules: Mapping[str, nn.Module]
+) -> list[Call]:
+    """Every run of those modules over those batches, in float, in evaluation mode, in the order they end.
 
     Labels of single tokens only say which answers count.
     """
@@ -62,7 +85,7 @@ def record_calls(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]
     generator = torch.Generator().manual_seed(0)
     with disable_quantizers(model), _gradients_of_activations(model), torch.enable_grad():
         for batch in batches:
-            with _recording(model) as made, _without_cache(model):
+            with _recording(modules) as made, _without_cache(model):
                 output = model(**drop_targets(batch))
             answers = [call.answer for call in made]
             for projection in project(read_answers(output, batch, independent=independent), generator):
@@ -99,7 +122,7 @@ def _project_one(x: Tensor, generator: torch.Generator, *, spread: bool) -> Tens
 
 
 def hidden_states(answer: Any) -> Tensor:
-    """The hidden states in what a layer returns: itself, or the first of a tuple or mapping."""
+    """The hidden states in what a module returns: itself, or the first of a tuple or mapping."""
     if isinstance(answer, Mapping):
         answer = next(iter(answer.values()))
     found: Tensor = answer if isinstance(answer, Tensor) else answer[0]
@@ -107,16 +130,16 @@ def hidden_states(answer: Any) -> Tensor:
 
 
 @contextmanager
-def _recording(model: PreTrainedModel) -> Iterator[list[Call]]:
-    """Inside the block every run of an encoder layer is noted.
+def _recording(modules: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
+    """Inside the block every run of a module is noted.
 
-    The layers' ``forward`` is replaced for that time, because some models call it past ``__call__`` and its hooks.
+    Their ``forward`` is replaced for that time, because some models call it past ``__call__`` and its hooks.
     """
     calls: list[Call] = []
 
-    def record(name: str, layer: nn.Module) -> Any:
-        run = layer.forward
-        quantizers = [quantizer for _, quantizer in calibrated_quantizers(layer)]
+    def record(name: str, module: nn.Module) -> Any:
+        run = module.forward
+        quantizers = [quantizer for _, quantizer in calibrated_quantizers(module)]
 
         def forward(*arguments: Any, **named: Any) -> Any:
             answer = run(*arguments, **named)
@@ -126,7 +149,7 @@ def _recording(model: PreTrainedModel) -> Iterator[list[Call]]:
             calls.append(
                 Call(
                     name=name,
-                    layer=layer,
+                    module=module,
                     depth=depth,
                     arguments=given,
                     named=kept,
@@ -137,14 +160,13 @@ def _recording(model: PreTrainedModel) -> Iterator[list[Call]]:
 
         return forward
 
-    layers = list(find_family(model.config.model_type).layers(model))
-    for name, layer in layers:
-        vars(layer)["forward"] = record(name, layer)
+    for name, module in modules.items():
+        vars(module)["forward"] = record(name, module)
     try:
         yield calls
     finally:
-        for _, layer in layers:
-            del vars(layer)["forward"]
+        for module in modules.values():
+            del vars(module)["forward"]
 
 
 @contextmanager

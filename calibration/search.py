@@ -1,9 +1,9 @@
 """``best``: for every quantizer the range that harms the model's answers least, measured on a few calibration rows.
 
-The histograms say how far a range may fall; the layer that holds the quantizer is run again with one range after the
-other, its weights in float, and the change of its answer is weighed by what it does to the model's output
-(``calibration.replay``). A plain squared error is no measure here: a residual with outlier dimensions has most of it
-where the model does not look.
+The histograms say how far a range may fall. The part of the layer that holds the quantizer (its attention, its
+feed-forward block, or all of it) is run again with one range after the other, its weights in float, and the change of
+its answer is weighed by what it does to the model's output (``calibration.replay``). A plain squared error would be a
+poor measure: a residual with outlier dimensions has most of it where the model does not look.
 """
 
 import math
@@ -18,7 +18,7 @@ from calibration.candidates import find_candidates, set_ranges
 from calibration.histogram import Histogram
 from calibration.memory import LayerMemory
 from calibration.ranges.percentile import read_percentile
-from calibration.replay import Call, record_calls
+from calibration.replay import Call, list_layers, list_parts, record_calls
 from calibration.settings import ALL, CalibrationSettings
 from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 
@@ -45,26 +45,36 @@ def search_ranges(
         settings: of those methods.
 
     Within a layer a quantizer stays on once it has its range, so that a residual and what is added to it come to be
-    clipped alike. Where one of the histogram methods harms a layer less as a whole, its ranges are taken.
+    clipped alike: the residual's quantizer is tried with all the others on. Where one of the histogram methods harms a
+    layer less as a whole, its ranges are taken.
     """
+    layers = list_layers(model)
     calls: dict[tuple[str, int], list[Call]] = {}
-    for call in record_calls(model, batches):
+    for call in record_calls(model, batches, list_parts(model)):
         calls.setdefault((call.name, call.depth), []).append(call)
     starts = list(find_candidates(histograms, settings.model_copy(update={"method": ALL})).values())
     set_ranges(model, starts[0])
     active = {name for name, quantizer in calibrated_quantizers(model) if quantizer.enabled}
     with torch.no_grad(), disable_quantizers(model):
         for (layer, depth), made in calls.items():
+            if layer not in layers:
+                continue
             own = {name: each for name, each in calibrated_quantizers(model) if name.startswith(f"{layer}.")}
             turns = [
-                _Turn(quantizer=quantizer, depth=depth, histogram=histograms[name][depth], calls=made)
+                _Turn(
+                    quantizer=quantizer,
+                    depth=depth,
+                    histogram=histograms[name][depth],
+                    calls=calls.get((find_part(name, layer), depth), made),
+                )
                 for name, quantizer in own.items()
             ]
             for name, turn in zip(own, turns, strict=True):
                 turn.quantizer.enabled = True
                 turn.search()
                 turn.quantizer.enabled = name in active
-            _keep_best(turns, [[start[name][depth] for name in own] for start in starts])
+            if turns:
+                _keep_best(turns, made, [[start[name][depth] for name in own] for start in starts])
             for turn in turns:
                 turn.quantizer.enabled = False
     return {name: quantizer.amax.tolist() for name, quantizer in calibrated_quantizers(model)}
@@ -84,16 +94,6 @@ class _Turn:
         ranges[self.depth] = amax
         self.quantizer.set_range(ranges)
 
-    def measure(self) -> float:
-        return sum(call.measure() for call in self.calls)
-
-    def _measure(self, memory: LayerMemory) -> float:
-        total = 0.0
-        for run, call in enumerate(self.calls):
-            memory.begin(run)
-            total += call.measure()
-        return total
-
     def search(self) -> None:
         largest = self.histogram.largest
         if largest == 0:
@@ -103,10 +103,10 @@ class _Turn:
 
         def try_range(amax: float) -> float:
             self.set_range(amax)
-            harms[amax] = self._measure(memory)
+            harms[amax] = add_harms(self.calls, min(harms.values(), default=math.inf), memory.begin)
             return harms[amax]
 
-        with memory.remembering(self.calls[0].layer, self.quantizer):
+        with memory.remembering(self.calls[0].module, self.quantizer):
             descend_ladder(try_range, largest, read_percentile(self.histogram, _FLOOR))
             best = min(harms, key=harms.__getitem__)
             for near in (best * _LADDER**0.5, best / _LADDER**0.5):
@@ -115,19 +115,48 @@ class _Turn:
         self.set_range(min(harms, key=harms.__getitem__))
 
 
-def _keep_best(turns: Sequence[_Turn], others: Sequence[Sequence[float]]) -> None:
+def find_part(quantizer: str, layer: str) -> str:
+    """The path of what lies in a layer and holds that quantizer.
+
+    >>> find_part("encoder.layer.0.attention.self.query_quantizer", "encoder.layer.0")
+    'encoder.layer.0.attention'
+    """
+    inside = quantizer.removeprefix(f"{layer}.").partition(".")[0]
+    return f"{layer}.{inside}"
+
+
+def _keep_best(turns: Sequence[_Turn], calls: Sequence[Call], others: Sequence[Sequence[float]]) -> None:
     """Leaves the layer the ranges it has, or those among ``others`` that harm it less, all its quantizers on."""
+    kept: Sequence[float] = [float(turn.quantizer.amax[turn.depth]) for turn in turns]
+    least = math.inf
+    for ranges in (kept, *others):
+        _set_all(turns, ranges)
+        harm = add_harms(calls, least)
+        if harm < least:
+            least, kept = harm, ranges
+    _set_all(turns, kept)
 
-    def set_all(ranges: Sequence[float]) -> None:
-        for turn, amax in zip(turns, ranges, strict=True):
-            turn.set_range(amax)
 
-    def harm(ranges: Sequence[float]) -> float:
-        set_all(ranges)
-        return turns[0].measure()
+def _set_all(turns: Sequence[_Turn], ranges: Sequence[float]) -> None:
+    for turn, amax in zip(turns, ranges, strict=True):
+        turn.set_range(amax)
 
-    if turns:
-        set_all(min([[float(turn.quantizer.amax[turn.depth]) for turn in turns], *others], key=harm))
+
+def add_harms(calls: Sequence[Call], most: float, begin: Callable[[int], None] = lambda run: None) -> float:
+    """The harm over all calls, or over the first few of them where that is more than ``most`` already.
+
+    Args:
+        calls: runs of one module.
+        most: what is asked for is only whether there is less.
+        begin: told the number of each run before it.
+    """
+    total = 0.0
+    for run, call in enumerate(calls):
+        begin(run)
+        total += call.measure()
+        if total > most:
+            break
+    return total
 
 
 def descend_ladder(harm: Callable[[float], float], largest: float, floor: float) -> None:

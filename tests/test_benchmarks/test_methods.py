@@ -44,3 +44,15 @@ def test_lines_fit_eighty_columns() -> None:
 def test_a_placement_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"^placement 'tensorrt' is not known: did you mean 'tensorrt/tensor'\?"):
         methods_command(CHECKPOINT, TRAIN, VALIDATION, tmp_path / "x.json", only=["tensorrt"])
+
+
+def test_a_method_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^method 'bests' is not known: did you mean 'best'\?"):
+        methods_command(CHECKPOINT, TRAIN, VALIDATION, tmp_path / "x.json", method=["bests"])
+
+
+def test_only_the_methods_asked_for_are_scored(tmp_path: Path) -> None:
+    out, scored = tmp_path / "methods.json", tmp_path / "scored.jsonl"
+    scored.write_text("".join(VALIDATION.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8")
+    methods_command(CHECKPOINT, TRAIN, scored, out, texts=8, only=["linear/channel"], method=["max"])
+    assert [row["method"] for row in json.loads(out.read_text())["rows"]] == ["-", "max", "max, depths merged"]

@@ -1,5 +1,6 @@
 """``best``: the search measures what a range does to the model's answers, and finds what brute force finds."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,8 @@ from transformers import PreTrainedModel
 from calibration.calibrate import calibrate, observe_batches
 from calibration.candidates import set_ranges
 from calibration.probe import Probe, join_rows, split_rows
-from calibration.replay import Call, project, record_calls
-from calibration.search import descend_ladder, search_ranges
+from calibration.replay import Call, list_layers, list_parts, project, record_calls
+from calibration.search import add_harms, descend_ladder, search_ranges
 from calibration.settings import CalibrationSettings
 from qat.answers import read_answers
 from qat.huggingface import wrap
@@ -37,7 +38,7 @@ def wrapped(make: Callable[[], PreTrainedModel], recipe: str = "tensorrt") -> Pr
 @family
 def test_every_run_of_every_layer_is_recorded(make: Callable[[], PreTrainedModel]) -> None:
     model = wrapped(make)
-    calls = record_calls(model, unlabelled(tiny_batches(16)))
+    calls = record_calls(model, unlabelled(tiny_batches(16)), list_layers(model))
     layers = {call.name for call in calls}
     assert [call.depth for call in calls] == ([0, 0] * 2 if make is tiny_bert else [0, 1, 2] * 2)
     assert len(layers) == (2 if make is tiny_bert else 1)
@@ -49,7 +50,7 @@ def test_every_run_of_every_layer_is_recorded(make: Callable[[], PreTrainedModel
 @family
 def test_a_layer_with_nothing_switched_on_does_no_harm(make: Callable[[], PreTrainedModel]) -> None:
     model = wrapped(make)
-    calls = record_calls(model, unlabelled(tiny_batches(8)))
+    calls = record_calls(model, unlabelled(tiny_batches(8)), list_parts(model))
     with torch.no_grad(), disable_quantizers(model):
         assert [call.measure() for call in calls] == [0.0] * len(calls)
 
@@ -99,7 +100,7 @@ def test_the_search_harms_less_than_any_single_scale(make: Callable[[], PreTrain
                 each.enabled = True
             return sum(call.measure() for call in calls)
 
-    calls: list[Call] = record_calls(model, batches)
+    calls: list[Call] = record_calls(model, batches, list_layers(model))
     with torch.no_grad():
         best = harm(found)
         scaled = [
@@ -108,6 +109,20 @@ def test_the_search_harms_less_than_any_single_scale(make: Callable[[], PreTrain
         ]
     assert best <= min(scaled)
     assert all(amax <= histograms[name][at].largest for name, each in found.items() for at, amax in enumerate(each))
+
+
+def test_harms_are_added_only_as_far_as_they_matter() -> None:
+    calls: list[Call] = record_calls(model := wrapped(tiny_albert), unlabelled(tiny_batches(16)), list_layers(model))
+    begun: list[int] = []
+    _, quantizer = next(iter(calibrated_quantizers(model)))
+    quantizer.set_range(torch.full_like(quantizer.amax, 0.05))
+    with torch.no_grad(), disable_quantizers(model):
+        quantizer.enabled = True
+        whole = add_harms(calls, math.inf)
+        some = add_harms(calls, 0.0, begun.append)
+        assert whole == sum(call.measure() for call in calls)
+        assert 0 < some == calls[0].measure()
+    assert begun == [0]
 
 
 def test_the_ladder_goes_on_while_one_of_two_helps() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from calibration.calibrate import calibrate
 from calibration.equalize import divergence
 from calibration.probe import Probe
-from calibration.replay import project, record_calls
+from calibration.replay import list_layers, project, record_calls
 from calibration.settings import CalibrationSettings
 from qat.answers import read_answers
 from qat.batches import iterate_batches
@@ -60,7 +60,7 @@ def test_the_search_reads_the_head_from_the_configuration(head: str) -> None:
     model = head_model(head, "bert")
     wrap(model)
     batch = {name: x for name, x in batches_of(head)[0].items() if name != "labels"}
-    call = record_calls(model, [batch])[-1]
+    call = record_calls(model, [batch], list_layers(model))[-1]
 
     def gradient(*, independent: bool) -> Tensor:
         with disable_quantizers(model):
