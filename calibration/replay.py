@@ -9,7 +9,7 @@ enough. ``H = J' (diag(p) - p p') J`` is never formed: with random signs ``z`` t
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -97,6 +97,19 @@ def record_calls(
                 call.channel_axis = 2 if call.answer.shape[1] == next(iter(batch.values())).shape[-1] else 1
             calls.extend(made)
     return calls
+
+
+def run_up_to(calls: Sequence[Call], layers: Sequence[Call]) -> list[Call]:
+    """The calls of a part, given what it is given now: by the layers around it, with what is switched on in them.
+
+    Args:
+        calls: of the part, in the float model.
+        layers: the calls of its layer, as many.
+    """
+    with _recording({call.name: call.module for call in calls}) as made:
+        for layer in layers:
+            layer.module(*layer.arguments, **layer.named)
+    return [replace(call, arguments=now.arguments, named=now.named) for call, now in zip(calls, made, strict=True)]
 
 
 def project(answers: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:

@@ -9,6 +9,8 @@ poor measure: a residual with outlier dimensions has most of it where the model 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from calibration.candidates import find_candidates, set_ranges
 from calibration.histogram import Histogram
 from calibration.memory import LayerMemory
 from calibration.ranges.percentile import read_percentile
-from calibration.replay import Call, list_layers, list_parts, record_calls
+from calibration.replay import Call, list_layers, list_parts, record_calls, run_up_to
 from calibration.settings import ALL, CalibrationSettings
 from qat.quantizer import FakeQuantizer, calibrated_quantizers, disable_quantizers
 
@@ -44,8 +46,8 @@ def search_ranges(
         histograms: of every range.
         settings: of those methods.
 
-    Within a layer a quantizer stays on once it has its range, so that a residual and what is added to it come to be
-    clipped alike: the residual's quantizer is tried with all the others on. Where one of the histogram methods harms a
+    Within a layer a quantizer stays on once it has its range, so that what comes later makes up for it, and a residual
+    and what is added to it come to be clipped alike. Where one of the histogram methods harms a
     layer less as a whole, its ranges are taken.
     """
     layers = list_layers(model)
@@ -60,19 +62,17 @@ def search_ranges(
             if layer not in layers:
                 continue
             own = {name: each for name, each in calibrated_quantizers(model) if name.startswith(f"{layer}.")}
-            turns = [
-                _Turn(
-                    quantizer=quantizer,
-                    depth=depth,
-                    histogram=histograms[name][depth],
-                    calls=calls.get((find_part(name, layer), depth), made),
-                )
-                for name, quantizer in own.items()
-            ]
-            for name, turn in zip(own, turns, strict=True):
-                turn.quantizer.enabled = True
-                turn.search()
-                turn.quantizer.enabled = name in active
+            turns: list[_Turn] = []
+            for part, names in groupby(own, key=partial(find_part, layer=layer)):
+                runs = calls.get((part, depth), made)
+                if turns and runs is not made:
+                    runs = run_up_to(runs, made)
+                for name in names:
+                    turn = _Turn(quantizer=own[name], depth=depth, histogram=histograms[name][depth], calls=runs)
+                    turn.quantizer.enabled = True
+                    turn.search()
+                    turn.quantizer.enabled = name in active
+                    turns.append(turn)
             if turns:
                 _keep_best(turns, made, [[start[name][depth] for name in own] for start in starts])
             for turn in turns:
