@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from qat.fused_cpu import find_kernels
+from qat.fused_kernels import find_kernels
 from qat.spec import INT8_MAX, INT8_MIN, LARGEST_SCALE, SMALLEST_SCALE, ScaleType
 
 
