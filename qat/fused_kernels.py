@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol
@@ -67,22 +66,24 @@ SOURCES: dict[str, _Source] = {
 }
 """By torch's name of the device."""
 
-_composed_only: ContextVar[bool] = ContextVar("composed_only", default=False)
+_composed_blocks: set[object] = set()
+"""Those that are open in any thread: autograd walks back over a GPU's tensors in threads of its own."""
 
 
 @contextmanager
 def composed_only() -> Iterator[None]:
     """Inside the block the composed operator computes everything."""
-    token = _composed_only.set(True)
+    block = object()
+    _composed_blocks.add(block)
     try:
         yield
     finally:
-        _composed_only.reset(token)
+        _composed_blocks.remove(block)
 
 
 def find_kernels(x: Tensor) -> FusedKernels | None:
     """The kernels for tensors like ``x``, or None where the composed operator computes them."""
-    if x.device.type not in SOURCES or _composed_only.get():
+    if _composed_blocks or x.device.type not in SOURCES:
         return None
     return load_kernels(x.device.type).get(x.dtype)
 

@@ -1,7 +1,7 @@
-"""The fake-quantize operator as one pass over memory on a GPU, where Triton is installed, as torch's CUDA builds have it.
+"""The fake-quantize operator as one pass over memory on a GPU, where Triton is installed: torch's CUDA builds bring it.
 
 ``triton_kernels.py`` is compiled by Triton when a tensor first needs it, into Triton's own cache. A first call on a few
-values shows whether that is possible here: Triton builds its launcher with a C compiler.
+values shows whether that works here: Triton builds what starts its kernels with a C compiler.
 """
 
 import subprocess
