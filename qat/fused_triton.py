@@ -80,7 +80,7 @@ def open_triton_kernels(device: str) -> Mapping[torch.dtype, TritonKernels]:
         BuildError: Triton is not installed, or cannot compile for this machine; the last line it wrote.
     """
     try:
-        from triton.errors import TritonError
+        from triton import TritonError
 
         from qat import triton_kernels
     except ImportError as error:
