@@ -14,11 +14,9 @@ from torch import Tensor
 
 from qat.errors import BuildError
 
-_BLOCK = 1024
-"""Values of one program: a power of two, a multiple of 8."""
-
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_LARGEST_INT32 = 2**31 - 1
+_LARGEST_ROW = 2**31 - 2048
+"""Values that share a channel are counted in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +24,10 @@ class TritonKernels:
     """The compiled functions; every tensor is contiguous, every mask of ``ceil(numel / 8)`` bytes."""
 
     functions: ModuleType
+
+    @property
+    def _block(self) -> int:
+        return int(self.functions.BLOCK.value)
 
     def round_masked(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` rounded to steps of one scale, and the mask of what lay inside."""
@@ -41,15 +43,16 @@ class TritonKernels:
             self._launch("round_all", x.numel(), _raw(x), _raw(y), steps, x.numel())
         else:
             inner = x.shape[axis % x.dim() + 1 :].numel()
+            assert inner <= _LARGEST_ROW, f"{inner} values of one channel in a row"
             self._launch("round_channels", x.numel(), _raw(x), _raw(y), steps, x.numel(), steps.numel(), inner)
         return y
 
     def amax(self, x: Tensor, axis: int | None) -> Tensor:
         """The largest magnitude of ``x``, or of each index of its first axis, in FP32; NaN where there is one."""
         rows, inner = (1, x.numel()) if axis is None else (x.shape[0], x.shape[1:].numel())
-        parts = _blocks(inner)
+        parts = self._programs(inner)
         found = x.new_empty((rows, parts), dtype=torch.int32)
-        self._launch("largest_bits", rows * parts * _BLOCK, _raw(x), found, inner, parts)
+        self._launch("largest_bits", rows * parts * self._block, _raw(x), found, inner, parts)
         return found.amax(dim=1).view(torch.float32)  # magnitudes sort like their bits, a NaN above all
 
     def pass_masked(self, gradient: Tensor, mask: Tensor) -> Tensor:
@@ -60,17 +63,19 @@ class TritonKernels:
 
     def learn(self, gradient: Tensor, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of ``x`` and that of its one scale."""
-        passed, sums = torch.empty_like(gradient), x.new_empty(_blocks(x.numel()), dtype=torch.float32)
+        passed, sums = torch.empty_like(gradient), x.new_empty(self._programs(x.numel()), dtype=torch.float32)
         given = _raw(gradient), _raw(x), _raw(passed), sums, _steps(scale, x)
         self._launch("learn", x.numel(), *given, x.numel())
         return passed, sums.sum(dtype=torch.float64).to(torch.float32)
 
     def _launch(self, name: str, count: int, x: Tensor, *rest: Tensor | int) -> None:
-        """Starts a program for every ``_BLOCK`` of ``count`` values, on the GPU of ``x``."""
+        """Starts the programs for ``count`` values, on the GPU of ``x``."""
         if count:
             with torch.cuda.device_of(x):
-                launcher = getattr(self.functions, name)[(_blocks(count),)]
-                launcher(x, *rest, WIDE=count > _LARGEST_INT32 - _BLOCK, BLOCK=_BLOCK)
+                getattr(self.functions, name)[(self._programs(count),)](x, *rest)
+
+    def _programs(self, count: int) -> int:
+        return (count + self._block - 1) // self._block
 
 
 def open_triton_kernels(device: str) -> Mapping[torch.dtype, TritonKernels]:
@@ -92,10 +97,6 @@ def open_triton_kernels(device: str) -> Mapping[torch.dtype, TritonKernels]:
         said = str(error).strip() or type(error).__name__
         raise BuildError(f"triton failed: {said.splitlines()[-1]}") from error
     return dict.fromkeys(_DTYPES, kernels)
-
-
-def _blocks(count: int) -> int:
-    return (count + _BLOCK - 1) // _BLOCK
 
 
 def _raw(x: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 Pointers to contiguous FP32 and FP16 values, or to the bits of BF16 as INT16. A mask holds one bit a value, the lowest
 of a byte first: whether the value lay inside the range. Quotients are IEEE's (``div_rn``), and no product is added to
 where a fused multiply-add would round otherwise, but in the sums that a scale's gradient is made of. Every program
-works on ``BLOCK`` values; ``WIDE`` counts them in 64 bits.
+works on ``BLOCK`` values.
 """
 
 import triton
 import triton.language as tl
+
+BLOCK = tl.constexpr(1024)
+"""A power of two, a multiple of 8."""
 
 _MIN, _MAX = tl.constexpr(-128.0), tl.constexpr(127.0)
 _BELOW, _ABOVE = tl.constexpr(-129.0), tl.constexpr(128.0)
@@ -18,9 +21,9 @@ _NAN_BF16 = tl.constexpr(0x7FC0)
 
 
 @triton.jit
-def round_masked(x, y, mask, scale, count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def round_masked(x, y, mask, scale, count):
     """Stores ``x`` rounded to steps of one scale, and the mask."""
-    byte, bit, place, there = _find_bits(count, WIDE, BLOCK)
+    byte, bit, place, there = _find_bits(count)
     steps = _round(tl.div_rn(_widen(tl.load(x + place, mask=there, other=0)), tl.load(scale)))
     tl.store(y + place, _narrow(_clip(steps) * tl.load(scale), y.dtype.element_ty), mask=there)
     inside = (_is_inside(steps) & there).to(tl.int32)
@@ -28,37 +31,42 @@ def round_masked(x, y, mask, scale, count, WIDE: tl.constexpr, BLOCK: tl.constex
 
 
 @triton.jit
-def pass_masked(gradient, mask, passed, count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def pass_masked(gradient, mask, passed, count):
     """Stores ``gradient`` times its bits of the mask."""
-    byte, bit, place, there = _find_bits(count, WIDE, BLOCK)
+    byte, bit, place, there = _find_bits(count)
     inside = (tl.load(mask + byte, mask=byte * 8 < count, other=0).to(tl.int32)[:, None] >> bit) & 1
     given = _widen(tl.load(gradient + place, mask=there, other=0))
     tl.store(passed + place, _narrow(given * inside.to(tl.float32), passed.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def round_all(x, y, scale, count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def round_all(x, y, scale, count):
     """Stores ``x`` rounded to steps of one scale."""
-    place = _find_places(WIDE, BLOCK)
+    place = _find_places()
     there = place < count
     steps = _round(tl.div_rn(_widen(tl.load(x + place, mask=there, other=0)), tl.load(scale)))
     tl.store(y + place, _narrow(_clip(steps) * tl.load(scale), y.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def round_channels(x, y, scales, count, channels, inner, WIDE: tl.constexpr, BLOCK: tl.constexpr):
-    """Stores ``x`` rounded to steps of its channel's scale; ``inner`` values in a row share a channel."""
-    place = _find_places(WIDE, BLOCK)
+def round_channels(x, y, scales, count, channels, inner):
+    """Stores ``x`` rounded to steps of its channel's scale; ``inner`` values in a row share a channel.
+
+    Numbers of 64 bits, which GPUs divide in many instructions, are divided once a program.
+    """
+    place = _find_places()
     there = place < count
-    scale = tl.load(scales + place // inner % channels, mask=there, other=1)
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    row = ((first % inner).to(tl.int32) + tl.arange(0, BLOCK)) // inner
+    scale = tl.load(scales + ((first // inner % channels).to(tl.int32) + row) % channels, mask=there, other=1)
     steps = _round(tl.div_rn(_widen(tl.load(x + place, mask=there, other=0)), scale))
     tl.store(y + place, _narrow(_clip(steps) * scale, y.dtype.element_ty), mask=there)
 
 
 @triton.jit
-def learn(gradient, x, passed, sums, scale, count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def learn(gradient, x, passed, sums, scale, count):
     """Stores the gradient of ``x``, and of each block the sum that the gradient of the scale is made of."""
-    place = _find_places(WIDE, BLOCK)
+    place = _find_places()
     there = place < count
     quotient = tl.div_rn(_widen(tl.load(x + place, mask=there, other=0)), tl.load(scale))
     steps = _round(quotient)
@@ -69,23 +77,23 @@ def learn(gradient, x, passed, sums, scale, count, WIDE: tl.constexpr, BLOCK: tl
 
 
 @triton.jit
-def largest_bits(x, found, inner, parts, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def largest_bits(x, found, inner, parts):
     """Stores the bits of the largest magnitude of each of the ``parts`` of each row of ``inner`` values."""
-    program = tl.program_id(0).to(tl.int64 if WIDE else tl.int32)
+    program = tl.program_id(0).to(tl.int64)
     within = program % parts * BLOCK + tl.arange(0, BLOCK)
     values = _widen(tl.load(x + program // parts * inner + within, mask=within < inner, other=0))
     tl.store(found + program, tl.max(values.to(tl.int32, bitcast=True) & _MAGNITUDE, axis=0))
 
 
 @triton.jit
-def _find_places(WIDE: tl.constexpr, BLOCK: tl.constexpr):
-    return tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
+def _find_places():
+    return tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
 
 
 @triton.jit
-def _find_bits(count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+def _find_bits(count):
     """The bytes of the mask, the bits in them, the values they stand for, and which of those there are."""
-    byte = tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
+    byte = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
     bit = tl.arange(0, 8)[None, :]
     place = byte[:, None] * 8 + bit
     return byte, bit, place, place < count

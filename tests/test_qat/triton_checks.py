@@ -162,13 +162,3 @@ def test_training_keeps_one_bit_a_value() -> None:
     with watching_saved_tensors() as kept:
         fake_quantize(x, one_scale(0.01), None)
     assert [(each.dtype, each.numel()) for each in kept] == [(torch.uint8, 50)]
-
-
-def test_places_beyond_32_bits_are_counted_in_64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qat.fused_triton._LARGEST_INT32", 1024)
-    x, scale = make((41, 57), torch.float32), one_scale()
-    upstream = torch.randn(41, 57, device=DEVICE)
-    fused = (*train(x, scale, upstream), *learn(x, scale, upstream)[:2], largest_magnitude(x, 0))
-    with composed_only():
-        composed = (*train(x, scale, upstream), *learn(x, scale, upstream)[:2], largest_magnitude(x, 0))
-    assert all(same_bits(one, other) for one, other in zip(fused, composed, strict=True))
