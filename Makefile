@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
 	@echo "make peers      other quantizers beside ours on the shipped sample; CHECKPOINT=, DATA=, EVAL= for your own"
-	@echo "make gpu        on an NVIDIA GPU: engines, their answers, times and training steps, in one file to send back"
+	@echo "make gpu        on an NVIDIA GPU: engines, answers, times, fused kernels, training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
 	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours; long"

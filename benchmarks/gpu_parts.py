@@ -1,4 +1,4 @@
-"""What is measured on a GPU: engines in INT8 beside FP16, their answers beside fake quantization's, steps of QAT."""
+"""What is measured on a GPU: INT8 engines beside FP16 and fake quantization, the fused kernels, steps of QAT."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy import measure_accuracy, share_agreeing
+from benchmarks.gpu_kernels import measure_kernels
 from benchmarks.latency import measure_latency
 from benchmarks.qat_step_contestants import Setting
 from benchmarks.qat_step_rounds import compare_steps, time_steps
@@ -120,6 +121,7 @@ def list_parts(run: GpuRun, builders: Sequence[BuilderName]) -> Iterator[tuple[s
     prepared = prepare(run)
     for builder in builders:
         yield f"{builder} engines", partial(measure_engines, run, prepared, builder)
+    yield "fused kernels", partial(measure_kernels, torch.device("cuda"), run.rounds)
     yield "QAT step", partial(measure_steps, run)
 
 

@@ -23,7 +23,7 @@ from calibration.quantize import quantize_model
 from calibration.settings import CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import load_checkpoint
-from qat.fused_cpu import composed_only
+from qat.fused_kernels import composed_only
 from qat.recipe import Recipe, WeightGranularity
 from qat.tasks import find_task
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from qat.fused_cpu import find_kernels
+from qat.fused_kernels import find_kernels
 from qat.spec import INT8_MAX, INT8_MIN, LARGEST_SCALE, SMALLEST_SCALE, ScaleType
 
 
@@ -163,9 +163,13 @@ def _shape_for(scale: Tensor, x: Tensor, axis: int | None) -> Tensor:
 
 
 def _round(x: Tensor, steps: Tensor) -> Tensor:
+    return _divide(x, steps).round_()
+
+
+def _divide(x: Tensor, steps: Tensor) -> Tensor:
     if x.dtype != torch.float32:  # a cast that hands its input back is no legal step of an operator (opcheck)
         x = x.to(torch.float32)
-    return (x / steps).round_()
+    return x / steps
 
 
 def _is_inside(rounded: Tensor) -> Tensor:
@@ -199,9 +203,10 @@ def learn_scale(gradient: Tensor, x: Tensor, scale: Tensor, axis: int | None) ->
     if axis is None and (kernels := find_kernels(x)):
         return kernels.learn(gradient.to(x.dtype).contiguous(), x.contiguous(), scale)
     steps = _shape_for(scale, x, axis)
-    rounded = _round(x, steps)
+    quotient = _divide(x, steps)
+    rounded = quotient.round()
     inside = _is_inside(rounded)
-    share = gradient.to(torch.float32) * (rounded.clamp_(INT8_MIN, INT8_MAX) - inside * (x / steps))
+    share = gradient.to(torch.float32) * (rounded.clamp_(INT8_MIN, INT8_MAX) - inside * quotient)
     others = [i for i in range(share.dim()) if i != axis]
     return (gradient * inside).contiguous(), share.sum(dim=others)
 

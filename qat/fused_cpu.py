@@ -2,8 +2,7 @@
 
 ``fused_cpu.cpp`` is compiled once, when a tensor first needs it, into ``qdq/`` of the user's cache folder
 (``XDG_CACHE_HOME`` or ``~/.cache``), under a name made of everything the result depends on; a finished library is put
-in place by a rename, so that processes may compile side by side. Where that is not possible the composed operator
-computes the same numbers, and a warning says so once. ``QDQ_FUSED=off`` leaves it out and says nothing.
+in place by a rename, so that processes may compile side by side.
 """
 
 import ctypes
@@ -12,12 +11,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,7 +20,6 @@ from torch import Tensor
 
 from qat.errors import BuildError
 
-VARIABLE = "QDQ_FUSED"
 SOURCE = Path(__file__).with_name("fused_cpu.cpp")
 
 _VECTORS = {
@@ -48,7 +42,7 @@ _SIGNATURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class FusedKernels:
+class CpuKernels:
     """The compiled functions for one dtype; every tensor is contiguous, every mask of ``ceil(numel / 8)`` bytes."""
 
     library: ctypes.CDLL
@@ -98,42 +92,15 @@ def _rows_along(x: Tensor, axis: int) -> tuple[int, int]:
     return x.shape[:after].numel(), x.shape[after:].numel()
 
 
-_composed_only: ContextVar[bool] = ContextVar("composed_only", default=False)
+def open_cpu_kernels() -> Mapping[torch.dtype, CpuKernels]:
+    """The kernels of each dtype, compiled first where the cache has none.
 
-
-@contextmanager
-def composed_only() -> Iterator[None]:
-    """Inside the block the composed operator computes everything."""
-    token = _composed_only.set(True)
-    try:
-        yield
-    finally:
-        _composed_only.reset(token)
-
-
-def find_kernels(x: Tensor) -> FusedKernels | None:
-    """The kernels for tensors like ``x``, or None where the composed operator computes them."""
-    if x.device.type != "cpu" or _composed_only.get():
-        return None
-    return load_kernels().get(x.dtype)
-
-
-@cache
-def load_kernels() -> Mapping[torch.dtype, FusedKernels]:
-    """The kernels of each dtype, compiled first where the cache has none; none where not wanted or not possible."""
-    if os.environ.get(VARIABLE, "").lower() == "off":
-        return {}
-    try:
-        library = _open(build_library(cache_folder()))
-    except (BuildError, OSError) as error:
-        warnings.warn(
-            f"fake quantization runs without its fused CPU kernel, several times slower: {error}. "
-            f"Install g++ (or name a compiler in CXX), or set {VARIABLE}=off to say that this is fine",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return {}
-    return {dtype: FusedKernels(library, name) for dtype, name in _NAMES.items()}
+    Raises:
+        BuildError: no compiler, or one that fails; the last line it wrote.
+        OSError: the cache cannot be written, or its library not loaded.
+    """
+    library = _open(build_library(cache_folder()))
+    return {dtype: CpuKernels(library, name) for dtype, name in _NAMES.items()}
 
 
 def cache_folder() -> Path:

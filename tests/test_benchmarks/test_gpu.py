@@ -65,6 +65,7 @@ def test_everything_is_measured_and_what_fails_is_kept(tmp_path: Path, monkeypat
     monkeypatch.setattr("benchmarks.gpu_parts.find_gpu", lambda: Gpu("Stand-in 1", "sm_89"))
     monkeypatch.setattr("benchmarks.gpu_parts.TensorRtRunner", open_graph)
     monkeypatch.setattr("benchmarks.gpu_parts._BUILDERS", {"rtx": "tensorrt_rtx"})
+    monkeypatch.setattr("benchmarks.gpu_parts.measure_kernels", lambda device, rounds: {"rounds": rounds})
     arguments = ["--checkpoint", work.checkpoint, "--data", work.train, "--eval", work.validation, "--out", out]
     monkeypatch.setattr("benchmarks.gpu_parts.time_steps", _refuse)
     done = CliRunner().invoke(app, [*map(str, arguments), "--texts", "32", "--seconds", "0.1", "--rounds", "1"])
@@ -77,6 +78,7 @@ def test_everything_is_measured_and_what_fails_is_kept(tmp_path: Path, monkeypat
     assert engines["int8"]["audit"]["int8_gemms"] > 0 == engines["fp16"]["audit"]["int8_gemms"]
     assert engines["int8"]["same_as_fake_quantization"] >= 0.9
     assert {row["engine"] for row in engines["latency"]} == {"int8", "fp16"}
+    assert found["fused kernels"] == {"rounds": 1}
     assert found["QAT step"]["error"] == "no memory left"
 
 

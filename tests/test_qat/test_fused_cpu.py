@@ -2,66 +2,29 @@
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from qat import fused_cpu
 from qat.errors import BuildError
 from qat.fake_quant import fake_quantize, fake_quantize_within, largest_magnitude
-from qat.fused_cpu import SOURCE, build_library, cache_folder, composed_only, find_kernels, load_kernels
+from qat.fused_cpu import SOURCE, build_library, cache_folder
+from qat.fused_kernels import VARIABLE, composed_only, find_kernels, load_kernels
 from tests import tolerances
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "as it lies": lambda x: x,
-    "transposed": lambda x: x.transpose(0, -1),
-    "with gaps": lambda x: x[..., ::2],
-    "expanded": lambda x: x[None].expand(3, *x.shape),
-}
-SHAPES = ((3, 5, 7), (1,), (0, 4), (2, 3, 17, 32), (300, 257))
-ODD = (float("nan"), float("inf"), float("-inf"), -0.0, -0.001, 0.0635, -0.0645, 1e-40)
-
-
-def make_values(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Values on both sides of a range of 127 * 0.0005, ties and all that is no number among them."""
-    values = torch.randn(*shape) * 0.05
-    flat = values.view(-1)
-    flat[: len(ODD)] = torch.tensor(ODD)[: flat.numel()]
-    return values.to(dtype)
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bits; every NaN is alike."""
-    if one.dtype != other.dtype or one.shape != other.shape or not torch.equal(one.isnan(), other.isnan()):
-        return False
-    signs = torch.equal(one.signbit() | one.isnan(), other.signbit() | other.isnan())
-    return signs and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
-
-
-def train(x: Tensor, scale: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    """The rounded tensor and its gradient."""
-    leaf = x.detach().requires_grad_()
-    y = fake_quantize(leaf, scale, None)
-    y.backward(upstream)
-    assert leaf.grad is not None
-    return y.detach(), leaf.grad
-
-
-def learn(x: Tensor, scale: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same with a learned scale, and its gradient."""
-    learned = scale.clone().requires_grad_()
-    leaf = x.detach().requires_grad_()
-    y = fake_quantize(leaf, learned, None)
-    y.backward(upstream)
-    assert leaf.grad is not None
-    assert learned.grad is not None
-    return y.detach(), leaf.grad, learned.grad
+from tests.test_qat.fused_cases import (
+    DTYPES,
+    LAYOUTS,
+    SHAPES,
+    learn,
+    make_values,
+    same_bits,
+    train,
+    watching_saved_tensors,
+)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -121,19 +84,6 @@ def test_a_mask_made_by_one_is_read_by_the_other() -> None:
     assert same_bits(leaf.grad, expected)
 
 
-@contextmanager
-def watching_saved_tensors() -> Iterator[list[Tensor]]:
-    """What autograd keeps inside the block."""
-    kept: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
-
-
 def test_training_keeps_one_bit_a_value() -> None:
     x = torch.randn(4, 100, requires_grad=True)
     with watching_saved_tensors() as kept:
@@ -161,7 +111,7 @@ def unloaded() -> Iterator[None]:
 
 
 def test_without_a_compiler_it_says_so_once(unloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(fused_cpu.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     with warnings.catch_warnings(record=True) as said:
@@ -175,7 +125,7 @@ def test_without_a_compiler_it_says_so_once(unloaded: None, monkeypatch: pytest.
 
 
 def test_switched_off_it_says_nothing(unloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fused_cpu.VARIABLE, "off")
+    monkeypatch.setenv(VARIABLE, "off")
     monkeypatch.setenv("PATH", "")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
