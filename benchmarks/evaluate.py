@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.latency import LatencyRow, measure_latency
 from benchmarks.sample import VALIDATION
 from benchmarks.workload import Workload
+from export.runners.artefact import Artefact, open_artefact
 from export.runners.base import Runner
 from export.runners.feeding import feed_runner
-from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
 from qat.checkpoint import load_checkpoint, require_float
 from qat.errors import DataError, RecipeError

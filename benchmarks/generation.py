@@ -21,8 +21,8 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from calibration.quantize import quantize_model
 from export.exported import Lowering, trace_model, trace_next, write_exported
-from export.runners.greedy_decoder import load_decoder
 from export.runners.load import load_runner
+from export.runners.load_decoder import load_decoder
 from export.targets import find_target
 from qat.artefacts import require_writable, write_json
 from qat.batches import iterate_batches
@@ -79,7 +79,7 @@ def say_in_torch(model: PreTrainedModel, prompts: Tokens, new: int, *, cache: bo
 def say_in_graphs(folder: Path, prompts: Tokens, new: int) -> Tokens:
     """What the loop over an exported folder's graphs says, node by node as they were exported."""
     with load_decoder(folder, optimized=False) as runner:
-        parts = [runner.generate(part, np.ones_like(part), max_new_tokens=new) for part in _split(prompts)]
+        parts = [runner.generate(part, np.ones_like(part), max_new_tokens=new).tokens for part in _split(prompts)]
     return np.concatenate(parts)
 
 

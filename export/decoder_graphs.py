@@ -37,28 +37,33 @@ def list_kept(layers: int) -> list[str]:
     return [f"{layer}.{name}" for layer in range(layers) for name in _KEPT]
 
 
-class _Prompt(nn.Module):
+class PromptPart(nn.Module):
     """The model over whole rows, answering what it keeps as well."""
 
     def __init__(self, model: PreTrainedModel, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.answers = _name_answers(model, outputs)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, and every layer's keys and values; ``tensors`` in the order of ``inputs``."""
         found = self.model(**dict(zip(self.inputs, tensors, strict=True)), use_cache=True, return_dict=True)
         return (*(found[name] for name in self.outputs), *_flatten(found["past_key_values"]))
 
 
-class _Step(nn.Module):
+class StepPart(nn.Module):
     """The model over one token a row, given what it kept of those before."""
 
     def __init__(self, model: PreTrainedModel, outputs: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.inputs = (*STEP_INPUTS, *(f"{PAST}{kept}" for kept in list_kept(model.config.num_hidden_layers)))
         self.outputs = tuple(outputs)
+        self.answers = _name_answers(model, outputs)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, and every layer's keys and values, the new ones too; ``tensors`` in the order of ``inputs``."""
         own, kept = tensors[: len(STEP_INPUTS)], tensors[len(STEP_INPUTS) :]
         cache = DynamicCache(list(zip(kept[::2], kept[1::2], strict=True)))
         given: dict[str, Any] = dict(zip(STEP_INPUTS, own, strict=True))
@@ -81,9 +86,8 @@ def trace_prompt(model: PreTrainedModel, *, inputs: Sequence[str], outputs: Sequ
     longest = longest_row(model.config)
     example = torch.ones(example_shape(AXES, longest), dtype=torch.long)
     given = [GraphInput(name=name, example=example.clone(), axes=AXES) for name in inputs]
-    return trace_module(
-        _Prompt(model, inputs, outputs), model, given, _with_present(model, outputs), free_axes(longest)
-    )
+    part = PromptPart(model, inputs, outputs)
+    return trace_module(part, model, given, part.answers, free_axes(longest))
 
 
 def trace_step(model: PreTrainedModel, *, outputs: Sequence[str]) -> ir.Model:
@@ -114,8 +118,9 @@ def trace_step(model: PreTrainedModel, *, outputs: Sequence[str]) -> ir.Model:
             for kept in list_kept(config.num_hidden_layers)
         ),
     ]
-    return trace_module(_Step(model, outputs), model, given, _with_present(model, outputs), free)
+    part = StepPart(model, outputs)
+    return trace_module(part, model, given, part.answers, free)
 
 
-def _with_present(model: PreTrainedModel, outputs: Sequence[str]) -> list[str]:
+def _name_answers(model: PreTrainedModel, outputs: Sequence[str]) -> list[str]:
     return [*outputs, *(f"{PRESENT}{kept}" for kept in list_kept(model.config.num_hidden_layers))]

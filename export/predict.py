@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from export.runners.artefact import Artefact, open_artefact
 from export.runners.feeding import feed_runner
-from export.runners.load import Artefact, open_artefact
 from export.runners.padded_runner import pad_to_shape
 from export.runners.running import Running
 from qat.data import Row, Rows
@@ -19,6 +19,9 @@ from qat.tasks.base import Asked, Prediction
 
 _CHUNK = 64
 """Batches that are sorted by length together: more pad less, and hold more."""
+
+_NEW_TOKENS = 32
+"""Said after a text where nobody says how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +34,7 @@ class Asking:
         batch_size: rows a batch.
         limit: how many rows of a file to read, None for all.
         top: how many of the likeliest answers to name.
+        new_tokens: how many text-generation says after a text at most, None for 32; None for every other task.
         running: on which device of the runtime, how many batches at once.
         optimized: whether the runtime may change what was exported, as of ``load_runner``.
     """
@@ -40,6 +44,7 @@ class Asking:
     batch_size: int = 32
     limit: int | None = None
     top: int = 1
+    new_tokens: int | None = None
     running: Running = field(default_factory=Running)
     optimized: bool = True
 
@@ -57,15 +62,24 @@ class Predictor:
 
     Raises:
         CheckpointError: no such artefact, or one with the tokenizer of another model.
-        DataError: a float checkpoint and no task.
+        DataError: a float checkpoint and no task, or new tokens of a task that says none.
         BuildError: an artefact that this machine cannot run.
     """
 
     def __init__(self, artefact: Path | str, *, task: str | None = None, asking: Asking | None = None) -> None:
         self._asking = asking or Asking()
         self._opened: Artefact = open_artefact(
-            artefact, task=task, optimized=self._asking.optimized, running=self._asking.running
+            artefact,
+            task=task,
+            optimized=self._asking.optimized,
+            running=self._asking.running,
+            new_tokens=self._asking.new_tokens or _NEW_TOKENS,
         )
+        if self._asking.new_tokens is not None and not self._opened.task.continues:
+            raise DataError(
+                f"{self._asking.new_tokens} new tokens were asked for, but {self.task} says nothing after a text: "
+                "leave --new-tokens out"
+            )
         self._pad = int(self._opened.tokenizer.pad_token_id or 0)
         self._runner = pad_to_shape(self._opened.runner, self._opened.folder, pad_token_id=self._pad)
         self._stack = ExitStack()
@@ -143,7 +157,7 @@ def predict(
     task: str | None = None,
     asking: Asking | None = None,
 ) -> list[Prediction]:
-    """What an artefact says of each text: a label, a span, entities, a choice, filled masks or a vector.
+    """What an artefact says of each text: a label, a span, entities, a choice, filled masks, a vector, its end.
 
     To ask more than once, or a file of any size, open a ``Predictor``.
 

@@ -35,6 +35,10 @@ def predict_command(
     batch_size: BatchSizeOption = 32,
     limit: LimitOption = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the likeliest answers to name.")] = 1,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option("--new-tokens", min=1, help="Said after a text at most (text-generation; 32)."),
+    ] = None,
     provider: Annotated[
         str | None, typer.Option("--provider", help="ONNX Runtime's: CUDA, Tensorrt, NvTensorRTRTX; default: CPU.")
     ] = None,
@@ -44,11 +48,12 @@ def predict_command(
     streams: Annotated[int, typer.Option("--streams", min=0, help="Batches at once; 0: one a core.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer texts: labels, spans, entities, choices, filled masks or vectors, one JSON object a row.
+    """Answer texts: labels, spans, entities, choices, filled masks, vectors or how they go on, one JSON object a row.
 
     Rows of a file are read, answered and written some thousand at a time, in their order.
 
     Example: qdq predict onnx --text "a domesticated carnivorous mammal" --top 3
+    Example: qdq predict decoder-onnx --text "a small animal" --new-tokens 16
     Example: qdq predict onnx --data rows.jsonl --out answers.jsonl --goal throughput
     """
     if (data is None) == (not text):
@@ -60,6 +65,7 @@ def predict_command(
         batch_size=batch_size,
         limit=limit,
         top=top,
+        new_tokens=new_tokens,
         running=Running(provider=provider, goal=goal, streams=streams),
     )
     started = time.perf_counter()

@@ -45,3 +45,16 @@ class Running:
     def threads_each(self) -> int:
         """The threads of one batch; 0 for the runtime's own choice."""
         return self.threads or (1 if self.at_once > 1 else 0)
+
+
+def refuse_provider(running: Running, runtime: str) -> None:
+    """Passes where no provider of ONNX Runtime was asked for.
+
+    Raises:
+        BuildError: one was, for an artefact that another ``runtime`` runs.
+    """
+    if running.provider is not None:
+        raise BuildError(
+            f"--provider {running.provider} is one of ONNX Runtime's, but this artefact runs on {runtime}: leave it "
+            "out, or export for rtx, tensorrt or onnxruntime"
+        )

@@ -159,6 +159,7 @@ class Task(ABC):
         kinds: the heads it tells apart under one class, as ``problem_type`` calls them; none where there is one.
         optional_weights: parts of the names of weights that a checkpoint may lack, because no output depends on them.
         refers: whether what a float model answers is what is right.
+        continues: whether what it predicts is said one token after the other.
     """
 
     name: ClassVar[str]
@@ -171,6 +172,7 @@ class Task(ABC):
     kinds: ClassVar[tuple[str, ...]] = ()
     optional_weights: ClassVar[tuple[str, ...]] = ()
     refers: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
 
     def configure(self, settings: Mapping[str, object]) -> Self:
         """The task with these settings of its own.
@@ -251,6 +253,7 @@ class Task(ABC):
         """What of a batch's answers to ``ask`` is told; ``top`` as in ``Asked``, the others as in ``keep``."""
         return self.keep(answers, given)
 
+    @abstractmethod
     def explain(self, outputs: Outputs, asked: Asked) -> list[Prediction]:
         """What the answers say, one prediction a row.
 
@@ -259,9 +262,8 @@ class Task(ABC):
             asked: the rows.
 
         Raises:
-            DataError: answers that do not fit the labels, or a task whose answers are not told.
+            DataError: answers that do not fit the labels.
         """
-        raise DataError(f"{self.name} has no predictions: score it with qdq evaluate")
 
     @abstractmethod
     def count(self, outputs: Outputs, rows: Encoded) -> Tally:

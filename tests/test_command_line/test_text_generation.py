@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.journey import Journey
-from export.runners.greedy_decoder import load_decoder
+from export.runners.load_decoder import load_decoder
 from tests.test_command_line.calling import call, write_rows
 from tests.tiny import save_tiny, tiny_rows, tiny_tokenizer
 from tests.tiny_decoders import tiny_decoder
@@ -43,7 +43,11 @@ def test_the_whole_journey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     built = call("build", step, "--out", tmp_path / "step.engine", "--shapes", "1x1,2x16", "--json").value
     assert built["float_gemms"] == 0
     with load_decoder(out / "onnx") as runner:
-        assert runner.generate(np.array([[2, 9]]), np.array([[1, 1]]), max_new_tokens=4).shape == (1, 4)
+        assert runner.generate(np.array([[2, 9]]), np.array([[1, 1]]), max_new_tokens=4).tokens.shape == (1, 4)
+    told = call("predict", out / "onnx", "--text", "ba du", "--new-tokens", "4")
+    assert (told.code, told.err) == (0, "")
+    assert set(told.value) == {"said", "score", "ended", "text"}
+    assert told.value["text"].startswith("ba du")
     timed = call("benchmark", out / "onnx", "--shapes", "2x16", "--seconds", "0.1", "--json")
     assert [row["artefact"] for row in timed.value["latency"]] == [str(out / "onnx")]
     refused = call("evaluate", step, "--data", validation)

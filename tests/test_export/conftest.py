@@ -9,6 +9,7 @@ from export.engine import BuildSettings, Engine, build
 from export.exported import ExportedModel, Lowering, write_exported
 from export.targets import find_target
 from tests.test_export.tiny_models import ALBERT, BERT, CONVBERT, DEFAULTS, SQUEEZEBERT, Case, Traced, trace_case
+from tests.test_export.traced_decoder import TracedDecoder
 from tests.tiny import tiny_tokenizer
 
 Trace = Callable[[Case], Traced]
@@ -67,6 +68,11 @@ def convbert(trace: Trace) -> Traced:
 @pytest.fixture(scope="session")
 def squeezebert(trace: Trace) -> Traced:
     return trace(SQUEEZEBERT)
+
+
+@pytest.fixture(scope="session")
+def decoder() -> TracedDecoder:
+    return TracedDecoder.make()
 
 
 @pytest.fixture(params=DEFAULTS, ids=str)

@@ -1,12 +1,10 @@
 """A decoder's two graphs: every target's answer as torch does, and say the same tokens one after the other."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,17 +12,18 @@ from transformers import DynamicCache, PreTrainedModel
 
 from export.decoder_graphs import PAST, PRESENT, STEP_FILE, keeps_past, list_kept
 from export.engine import BuildSettings, audit, build
-from export.exported import Lowering, export, trace_model, trace_next, write_exported
+from export.exported import Lowering, export, write_exported
 from export.runners.base import Arrays
-from export.runners.greedy_decoder import GreedyDecoder, load_decoder
+from export.runners.greedy_decoder import GreedyDecoder
 from export.runners.load import load_runner
+from export.runners.load_decoder import load_decoder
 from export.settings import ExportSettings
 from export.targets import find_target
-from export.targets.base import Precision
 from qat.artefacts import read_manifest
 from qat.errors import CheckpointError, DataError, ExportError
 from qat.quantizer import disable_quantizers
-from tests.tiny import MAX_LENGTH, tiny_bert, tiny_tokenizer
+from tests.test_export.traced_decoder import TracedDecoder
+from tests.tiny import MAX_LENGTH, tiny_bert
 from tests.tiny_decoders import Batch, decoder_batch, make_calibrated_decoder
 from tests.tolerances import FLIPPED_ROWS, FLOAT_FP16, GRAPH_FP32
 
@@ -36,31 +35,6 @@ EXACT = [
     ),
 ]
 PROMPTS = 20
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A calibrated decoder and its graphs before any lowering."""
-
-    model: PreTrainedModel
-    whole: ir.Model
-    step: ir.Model
-
-    def write(self, folder: Path, target: str, precision: Precision, *, quantized: bool = True) -> Path:
-        """The folder exported for a target."""
-        lowering = Lowering(find_target(target), precision, quantized=quantized)
-        tokenizer = tiny_tokenizer()
-        return write_exported(
-            self.whole, self.model, folder, lowering=lowering, tokenizer=tokenizer, step=self.step
-        ).folder
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Traced:
-    model = make_calibrated_decoder(layers=1)
-    step = trace_next(model)
-    assert step is not None
-    return Traced(model, trace_model(model), step)
 
 
 def to_arrays(batch: Batch) -> dict[str, NDArray[np.int64]]:
@@ -116,7 +90,7 @@ def errors(folder: Path, model: PreTrainedModel, batch: Batch) -> list[float]:
     return found
 
 
-def test_graphs_are_named_as_onnx_decoders_name_them(decoder: Traced, tmp_path: Path) -> None:
+def test_graphs_are_named_as_onnx_decoders_name_them(decoder: TracedDecoder, tmp_path: Path) -> None:
     folder = decoder.write(tmp_path / "onnx", "onnxruntime", "fp32")
     whole, step = (onnx.load(folder / name).graph for name in ("model.onnx", STEP_FILE))
     kept = list_kept(1)
@@ -135,7 +109,9 @@ def test_graphs_are_named_as_onnx_decoders_name_them(decoder: Traced, tmp_path: 
 
 
 @pytest.mark.parametrize(("target", "quantized"), EXACT)
-def test_both_graphs_compute_what_torch_does(decoder: Traced, tmp_path: Path, target: str, *, quantized: bool) -> None:
+def test_both_graphs_compute_what_torch_does(
+    decoder: TracedDecoder, tmp_path: Path, target: str, *, quantized: bool
+) -> None:
     folder = decoder.write(tmp_path / "onnx", target, "fp32", quantized=quantized)
     shapes = ((1, 1), (3, 11), (2, MAX_LENGTH - 1))
     batches = [decoder_batch(*shape, seed=seed) for seed, shape in enumerate(shapes)]
@@ -148,7 +124,7 @@ def test_both_graphs_compute_what_torch_does(decoder: Traced, tmp_path: Path, ta
 
 
 @pytest.mark.long
-def test_half_precision_rounds_what_is_kept_once(decoder: Traced, tmp_path: Path) -> None:
+def test_half_precision_rounds_what_is_kept_once(decoder: TracedDecoder, tmp_path: Path) -> None:
     folder = decoder.write(tmp_path / "onnx", "rtx", "fp16", quantized=False)
     with disable_quantizers(decoder.model):
         assert max(errors(folder, decoder.model, decoder_batch(3, 11))) < FLOAT_FP16.value
@@ -170,11 +146,11 @@ def say_in_torch(model: PreTrainedModel, batch: Batch, new: int) -> NDArray[np.i
 
 
 @pytest.mark.parametrize("quantized", [True, False])
-def test_greedy_decoding_says_what_torch_says(decoder: Traced, tmp_path: Path, *, quantized: bool) -> None:
+def test_greedy_decoding_says_what_torch_says(decoder: TracedDecoder, tmp_path: Path, *, quantized: bool) -> None:
     batch = decoder_batch(PROMPTS, 12, seed=9)
     folder = decoder.write(tmp_path / "onnx", "onnxruntime", "fp32", quantized=quantized)
     with load_decoder(folder, optimized=False) as runner:
-        ours = runner.generate(*to_arrays(batch).values(), max_new_tokens=32)
+        ours = runner.generate(*to_arrays(batch).values(), max_new_tokens=32).tokens
     if quantized:
         theirs = say_in_torch(decoder.model, batch, 32)
     else:
@@ -185,20 +161,20 @@ def test_greedy_decoding_says_what_torch_says(decoder: Traced, tmp_path: Path, *
     assert (ours != theirs).any(axis=1).sum() <= (FLIPPED_ROWS.value if quantized else 0)
 
 
-def test_a_row_that_has_ended_says_padding(decoder: Traced, tmp_path: Path) -> None:
+def test_a_row_that_has_ended_says_padding(decoder: TracedDecoder, tmp_path: Path) -> None:
     batch = to_arrays(decoder_batch(6, 12, seed=9))
     with load_decoder(decoder.write(tmp_path / "onnx", "onnxruntime", "fp32")) as runner:
-        free = runner.generate(*batch.values(), max_new_tokens=10)
+        free = runner.generate(*batch.values(), max_new_tokens=10).tokens
         end = int(free[0, 2])
-        ended = runner.generate(*batch.values(), max_new_tokens=10, ends=end, pad=1)
-        alone = runner.generate(*(x[:1] for x in batch.values()), max_new_tokens=10, ends=end, pad=1)
+        ended = runner.generate(*batch.values(), max_new_tokens=10, ends=end, pad=1).tokens
+        alone = runner.generate(*(x[:1] for x in batch.values()), max_new_tokens=10, ends=end, pad=1).tokens
     first = int(np.flatnonzero(free[0] == end)[0])
     assert ended[0, : first + 1].tolist() == free[0, : first + 1].tolist()
     assert set(ended[0, first + 1 :].tolist()) <= {1}
     assert alone.shape == (1, first + 1)
 
 
-def test_prompts_that_cannot_be_read_are_refused(decoder: Traced, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_read_are_refused(decoder: TracedDecoder, tmp_path: Path) -> None:
     runner: GreedyDecoder
     with load_decoder(decoder.write(tmp_path / "onnx", "onnxruntime", "fp32")) as runner:
         for mask, new, said in (
@@ -207,16 +183,17 @@ def test_prompts_that_cannot_be_read_are_refused(decoder: Traced, tmp_path: Path
             (
                 [[1, 1]],
                 MAX_LENGTH,
-                "64 tokens after a prompt of 2 were asked for, but the model takes 64: ask for 63 at most",
+                "64 tokens after a prompt of 2 were asked for, but the model takes 64: ask for 63 at most "
+                "(--new-tokens), or cut prompts to 1 (--max-length)",
             ),
         ):
             with pytest.raises(DataError) as caught:
                 runner.generate(np.array([[5, 6]]), np.array(mask), max_new_tokens=new)
             assert str(caught.value) == said
-        assert runner.generate(np.array([[5, 6]]), np.array([[1, 1]]), max_new_tokens=63).shape == (1, 63)
+        assert runner.generate(np.array([[5, 6]]), np.array([[1, 1]]), max_new_tokens=63).tokens.shape == (1, 63)
 
 
-def test_a_folder_without_a_step_is_no_decoder(decoder: Traced, tmp_path: Path) -> None:
+def test_a_folder_without_a_step_is_no_decoder(decoder: TracedDecoder, tmp_path: Path) -> None:
     lowering = Lowering(find_target("onnxruntime"), "fp32")
     made = write_exported(decoder.whole, decoder.model, tmp_path / "onnx", lowering=lowering, tokenizer=None)
     with pytest.raises(CheckpointError) as caught:
@@ -231,7 +208,7 @@ def test_an_encoder_has_no_step() -> None:
     assert not keeps_past(tiny_bert())
 
 
-def test_cross_attention_and_one_shape_have_no_graphs(decoder: Traced, tmp_path: Path) -> None:
+def test_cross_attention_and_one_shape_have_no_graphs(decoder: TracedDecoder, tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
         export(make_calibrated_decoder(states=5, layers=1), tmp_path / "onnx")
     assert str(caught.value) == (
@@ -253,7 +230,7 @@ def test_cross_attention_and_one_shape_have_no_graphs(decoder: Traced, tmp_path:
     assert not (tmp_path / "onnx").exists()
 
 
-def test_every_planned_product_of_both_graphs_is_int8(decoder: Traced, tmp_path: Path) -> None:
+def test_every_planned_product_of_both_graphs_is_int8(decoder: TracedDecoder, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
     folder = decoder.write(tmp_path / "onnx", "rtx", "fp16")
     settings = BuildSettings(shapes="1x1,4x16,8x63", hardware=("sm_89",))
@@ -265,7 +242,7 @@ def test_every_planned_product_of_both_graphs_is_int8(decoder: Traced, tmp_path:
 
 @pytest.mark.long
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
-def test_cpu_runtimes_run_both_graphs_in_int8(decoder: Traced, tmp_path: Path, target: str) -> None:
+def test_cpu_runtimes_run_both_graphs_in_int8(decoder: TracedDecoder, tmp_path: Path, target: str) -> None:
     folder = decoder.write(tmp_path / "onnx", target, "fp32")
     for name in ("model.onnx", STEP_FILE):
         assert audit(folder / name).float_gemms == 0

@@ -12,7 +12,8 @@ from export.engine_files import manifest_of
 from export.engine_loading import list_profiles, require_runnable
 from export.engine_spec import parse_profiles
 from export.gpu import Gpu, find_gpu
-from export.runners.load import load_runner, open_artefact
+from export.runners.artefact import open_artefact
+from export.runners.load import load_runner
 from qat.artefacts import hash_file
 from qat.errors import BuildError, CheckpointError
 

@@ -19,13 +19,10 @@ from export.runners.running import Running
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target
 from qat.batches import iterate_batches
-from qat.data import Rows
-from qat.errors import DataError
 from qat.huggingface import quantization_config, wrap
 from qat.tasks import find_task
-from qat.tasks.base import Asked, Encoded
 from qat.tasks.record import TaskRecord
-from tests.tiny import save_tiny, tiny_bert, tiny_rows, tiny_tokenizer
+from tests.tiny import save_tiny, tiny_rows, tiny_tokenizer
 from tests.tiny_heads import encode_head, head_model
 from tests.told import count_other, make_rows
 
@@ -156,13 +153,3 @@ def test_what_is_too_long_is_counted(tmp_path: Path) -> None:
 def test_no_rows_have_no_predictions(tmp_path: Path) -> None:
     _, folder = save_head("single-label", tmp_path)
     assert qdq.predict(folder, [], task="text-classification") == []
-
-
-def test_a_task_that_tells_nothing_says_so() -> None:
-    task = find_task("text-generation")
-    rows = Rows([], "no rows")
-    nothing = Encoded([], max_length=8, truncated=0, source=rows.source)
-    asked = Asked(rows=rows, encoded=nothing, tokenizer=tiny_tokenizer(), config=tiny_bert().config)
-    with pytest.raises(DataError) as caught:
-        task.explain({}, asked)
-    assert str(caught.value) == "text-generation has no predictions: score it with qdq evaluate"

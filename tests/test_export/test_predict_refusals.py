@@ -15,7 +15,8 @@ from export.engine_spec import ShapeRange
 from export.exported import ExportedModel
 from export.predict import Asking, Predictor
 from export.runners import tensorrt_runner
-from export.runners.load import load_runner, open_artefact
+from export.runners.artefact import open_artefact
+from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner, list_providers
 from export.runners.running import Running
 from export.runners.tensorrt_runner import TensorRtRunner
@@ -70,7 +71,7 @@ def test_an_engine_is_answered_with_the_tokenizer_it_was_built_beside(
 ) -> None:
     graph, engine = folder / "model.onnx", tmp_path / "model.engine"
     inputs = {"model.onnx": {"path": str(graph), "hash": hash_file(graph)}}
-    monkeypatch.setattr("export.runners.load.require_runnable", lambda path: {"inputs": inputs})
+    monkeypatch.setattr("export.runners.artefact.require_runnable", lambda path: {"inputs": inputs})
     monkeypatch.setattr("export.runners.load.TensorRtRunner", lambda path: load_runner(graph))
     assert qdq.predict(engine, ["ba du"]) == qdq.predict(folder, ["ba du"])
     inputs["model.onnx"]["hash"] = "sha256:another"

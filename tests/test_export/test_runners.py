@@ -7,8 +7,9 @@ import pytest
 
 import qdq
 from export.exported import ExportedModel, Lowering, write_exported
+from export.runners.artefact import open_artefact
 from export.runners.base import Runner
-from export.runners.load import load_runner, open_artefact
+from export.runners.load import load_runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target

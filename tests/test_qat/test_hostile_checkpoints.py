@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from export.runners.load import open_artefact
+from export.runners.artefact import open_artefact
 from qat.artefacts import read_manifest
 from qat.checkpoint import _plain, load_checkpoint
 from qat.checkpoints.flax import FILE, INDEX
