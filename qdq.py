@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from export.lint import lint
     from export.predict import Predictor, predict
     from export.runners.load import load_runner
+    from qat.convert import convert
     from qat.finetune import finetune
     from qat.huggingface import QDQConfig, unwrap, wrap
     from qat.recipe import Recipe
@@ -34,6 +35,7 @@ __all__ = [
     "build",
     "calibrate",
     "compare",
+    "convert",
     "evaluate",
     "export",
     "finetune",
@@ -54,6 +56,7 @@ _HOMES = {
     "build": "export.engine",
     "calibrate": "calibration.calibrate",
     "compare": "export.compare",
+    "convert": "qat.convert",
     "evaluate": "benchmarks.evaluate",
     "export": "export.exported",
     "finetune": "qat.finetune",

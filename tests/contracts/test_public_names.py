@@ -9,7 +9,7 @@ import pytest
 import qdq
 
 VERBS = (
-    *("wrap", "unwrap", "calibrate", "finetune", "export", "build", "audit", "lint"),
+    *("convert", "wrap", "unwrap", "calibrate", "finetune", "export", "build", "audit", "lint"),
     *("compare", "evaluate", "benchmark", "load_runner", "predict"),
 )
 NOUNS = ("Recipe", "QDQConfig", "QATTrainer", "Predictor")
