@@ -14,8 +14,8 @@ from benchmarks.sample import VALIDATION
 from benchmarks.workload import parse_shapes_list
 from calibration.commands import MethodOption, read_calibration, read_recipe
 from export.commands import read_build_settings
-from qat.console import print_json, print_table, say, show_progress, show_stages
-from qat.data import parse_columns
+from qat.console import print_json, print_table, show_progress, show_stages
+from qat.data import count_rows, parse_columns
 from qat.errors import DataError
 from qat.finetune_settings import FinetuneSettings
 from qat.options import (
@@ -57,6 +57,7 @@ def evaluate_command(
     Example: qdq evaluate onnx --data validation.jsonl
     """
     with show_progress("evaluate") as advance:
+        total = count_rows(data, limit)
         found = evaluate(
             artefact,
             data,
@@ -68,7 +69,7 @@ def evaluate_command(
                 batch_size=batch_size,
                 limit=limit,
             ),
-            progress=advance,
+            progress=lambda done, read: advance(done, max(read, total)),
         )
     rows = [(name, value, found.n) for name, value in found.metrics.items()]
     print_table(str(artefact), ("metric", "value", "rows"), rows)
@@ -90,9 +91,9 @@ def benchmark_command(
     Example: qdq benchmark onnx finetuned --shapes 1x32,8x128
     """
     pairs = parse_shapes_list(shapes)
-    rows = benchmark(
-        artefacts, pairs, task=task, seconds=seconds, data=VALIDATION if data is None else data, progress=say
-    )
+    with show_progress("benchmark") as advance:
+        texts = VALIDATION if data is None else data
+        rows = benchmark(artefacts, pairs, task=task, seconds=seconds, data=texts, progress=advance)
     names = [str(artefact) for artefact in artefacts] * len(pairs)
     print_table(
         "latency in ms a batch",

@@ -117,7 +117,7 @@ def benchmark(
     data: Path | str = VALIDATION,
     task: str | None = None,
     seconds: float = 5.0,
-    progress: Callable[[str], None] = lambda cell: None,
+    progress: Progress = lambda done, shapes: None,
 ) -> list[LatencyRow]:
     """Latency rows of several artefacts, side by side in this process, on real tokens.
 
@@ -127,7 +127,7 @@ def benchmark(
         data: texts to take tokens from; the shipped sample unless given.
         task: needed for float checkpoints only.
         seconds: time for one shape, all artefacts together.
-        progress: called with a short description before each shape.
+        progress: called before each shape with how many are done, and all of them.
 
     Raises:
         CheckpointError: no such artefact.

@@ -120,6 +120,7 @@ def compare_latency(
     *,
     shapes: Sequence[tuple[int, int]],
     seconds: float,
+    progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """Latency on this machine's CPU, one row a runner and shape.
 
@@ -129,6 +130,7 @@ def compare_latency(
         rows: encoded texts to time on.
         shapes: (batch, sequence); those longer than the model takes are left out.
         seconds: time for one shape.
+        progress: called before each shape with how many are done, and all of them.
     """
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     longest = longest_row(checkpoint.model.config)
@@ -136,7 +138,9 @@ def compare_latency(
     workloads = [
         Workload(batch, sequence, pad_id=pad, choices=choices) for batch, sequence in shapes if sequence <= longest
     ]
-    return [asdict(row) for row in measure_latency(runners, workloads, rows.sequences, seconds=seconds)]
+    return [
+        asdict(row) for row in measure_latency(runners, workloads, rows.sequences, seconds=seconds, progress=progress)
+    ]
 
 
 def describe_ranges(rows: Sequence[RangeRow], evidence: Evidence) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
 
-Advance = Callable[[str, int, int], None]
+Advance = Callable[[str, int, int | None], None]
+"""Called with the stage, what is done of it, and how much there is, None where nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +105,11 @@ class _Clock:
         self._advance = advance
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Times a block; the block gets the function that reports its progress."""
-        self._advance(name, 0, 1)
+    def stage(self, name: str) -> Iterator[Callable[..., None]]:
+        """Times a block; the block gets the function that reports its progress, and what it is at within the stage."""
+        self._advance(name, 0, None)
         started = time.perf_counter()
-        yield lambda done, total: self._advance(name, done, total)
+        yield lambda done, total, phase="": self._advance(f"{name}: {phase}" if phase else name, done, total)
         self.seconds[name] = round(time.perf_counter() - started, 2)
 
 
@@ -152,13 +153,14 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
             engine = describe_engine(
                 exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100)
             )
-    with clock.stage("measure latency"), open_cpu_runners(graph, target.name) as runners:
+    with clock.stage("measure latency") as move, open_cpu_runners(graph, target.name) as runners:
         latency = compare_latency(
             [_run_torch(task, load_checkpoint(journey.checkpoint, task), evaluation), *runners],
             checkpoint,
             evaluation,
             shapes=journey.latency_shapes,
             seconds=journey.latency_seconds,
+            progress=move,
         )
     report = {
         **_identity(journey, checkpoint, precision),
@@ -250,7 +252,7 @@ def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encod
             stage,
             out=journey.out / "calibrated",
             inputs={"checkpoint": journey.checkpoint, "data": journey.data},
-            progress=advance,
+            progress=lambda phase, done, total: advance(done, total, phase),
         )
 
 

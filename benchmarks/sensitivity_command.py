@@ -59,11 +59,13 @@ def sensitivity_command(
     placements: tuple[Placement, ...] = ()
     prices: Mapping[str, PlanCost] = {}
     if allowed is not None or front is not None:
-        plans = EnginePlans(loaded.model)
-        prices = describe_prices(plans, report)
+        with show_progress("price in the engine"):
+            plans = EnginePlans(loaded.model)
+            prices = describe_prices(plans, report)
     if allowed is not None:
         cost = partial(price_group, plans)
-        choice = choose_float_groups(loaded.model, report, score, max_drop=allowed, cost=cost)
+        with show_progress("keep in float") as advance:
+            choice = choose_float_groups(loaded.model, report, score, max_drop=allowed, cost=cost, progress=advance)
     if front is not None:
         with show_progress("placements") as advance:
             placements = measure_placements(loaded.model, report, score, plans, points=front, progress=advance)

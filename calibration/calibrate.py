@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 import torch
@@ -35,7 +36,14 @@ _FIRST = 64
 _EQUALIZE_ROWS = 32
 """Equalization looks at this many rows of so many first batches."""
 
-Progress = Callable[[int], None]
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is, None where nobody knows."""
+
+
+def ignore_progress(phase: str, done: int, total: int | None) -> None:
+    """Nothing."""
+
+
 Batch = Mapping[str, Tensor]
 
 
@@ -71,7 +79,7 @@ def calibrate(
     batches: Iterable[Batch],
     *,
     settings: CalibrationSettings | None = None,
-    progress: Progress = lambda batch: None,
+    progress: Progress = ignore_progress,
 ) -> Calibration:
     """What was found; ``model`` then holds a range in every quantizer.
 
@@ -81,7 +89,7 @@ def calibrate(
             single tokens, which tell ``best`` whose answers count. Where several processes calibrate together, each is
             given all of them and runs its share. Padding, where ``attention_mask`` is 0, enters no range.
         settings: the method and its parameters.
-        progress: called after each batch with its number, counted from 1.
+        progress: called after each batch, and after each layer at each depth whose ranges are searched.
 
     Raises:
         CheckpointError: the model is not wrapped, or some quantizer saw nothing.
@@ -92,13 +100,16 @@ def calibrate(
     settings = settings or CalibrationSettings()
     quantization_config(model)
     require_method(settings.method)
+    progress("equalize", 0, None)
     equalization, batches = _equalize_first(model, batches) if settings.equalize else (None, batches)
     observer = observe_batches(model, batches, progress=progress)
     candidates: dict[str, Ranges] = dict(find_candidates(observer.histograms, settings))
     if settings.chosen == BEST:
         rows = observer.probe.choose(settings.search_rows, batch_size=_SEARCH_BATCH)
         with evaluating(model), whole_feed_forward(model):
-            candidates[BEST] = search_ranges(model, rows, observer.histograms, settings)
+            candidates[BEST] = search_ranges(
+                model, rows, observer.histograms, settings, progress=partial(progress, "search")
+            )
     if settings.depths == "merged":
         candidates = {method: merge_depths(ranges) for method, ranges in candidates.items()}
     set_ranges(model, candidates[settings.chosen])
@@ -156,7 +167,7 @@ def _equalize_first(model: PreTrainedModel, batches: Iterable[Batch]) -> tuple[E
 
 
 def observe_batches(
-    model: PreTrainedModel, batches: Iterable[Batch], *, progress: Progress = lambda batch: None
+    model: PreTrainedModel, batches: Iterable[Batch], *, progress: Progress = ignore_progress
 ) -> RangeObserver:
     """What every quantizer of the float model met in those batches; one pass, in memory that does not grow with it.
 
@@ -191,7 +202,7 @@ def _run_share(
             observer.begin(_keep_what_counts(batch), number)
             model(**drop_targets(batch))
             observer.finish(number)
-            progress(number)
+            progress("observe", number, None)
     except QDQError as error:
         return error
     return None

@@ -96,7 +96,7 @@ def calibrate_command(
             ),
             out=out,
             inputs={"checkpoint": checkpoint, "data": data},
-            progress=advance,
+            progress=lambda phase, done, total: advance(done, total, phase),
         )
     if not leads:
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from calibration.calibrate import Batch, Calibration, Progress, calibrate
+from calibration.calibrate import Batch, Calibration, Progress, calibrate, ignore_progress
 from calibration.settings import CalibrationSettings
 from qat.huggingface import wrap
 from qat.recipe import Recipe
@@ -29,7 +29,7 @@ def quantize_model(
     *,
     target: str,
     settings: CalibrationSettings | None = None,
-    progress: Progress = lambda batch: None,
+    progress: Progress = ignore_progress,
 ) -> Quantized:
     """What became of ``model``, in place.
 
@@ -39,7 +39,7 @@ def quantize_model(
         recipe: what is quantized; where its weights have one range each, outlier neurons are split first.
         target: the engine the checkpoint is for.
         settings: how ranges are found.
-        progress: called after each batch with its number, counted from 1.
+        progress: as of ``calibrate``.
 
     Raises:
         QDQError: as ``wrap`` and ``calibrate``.

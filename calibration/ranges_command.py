@@ -18,7 +18,7 @@ from calibration.range_rows import list_ranges
 from qat.artefacts import require_writable
 from qat.checkpoint import Checkpoint
 from qat.commands import load_quantized
-from qat.console import print_json, print_table
+from qat.console import print_json, print_table, show_progress
 from qat.errors import CheckpointError, DataError
 from qat.options import CheckpointArgument, JsonOption, TaskOption
 from qat.quantizer import quantizers_without_range
@@ -58,7 +58,8 @@ def ranges_command(
 
 
 def _load(folder: Path, task: str | None) -> Checkpoint:
-    loaded, _, _ = load_quantized(folder, task)
+    with show_progress("read"):
+        loaded, _, _ = load_quantized(folder, task)
     if quantizers_without_range(loaded.model):
         raise CheckpointError(f"{folder} has no ranges yet: run qdq calibrate on the float checkpoint")
     return loaded

@@ -37,6 +37,8 @@ def search_ranges(
     batches: Sequence[Mapping[str, Tensor]],
     histograms: Mapping[str, Sequence[Histogram]],
     settings: CalibrationSettings,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[float]]:
     """The best range of every quantizer and depth.
 
@@ -45,6 +47,7 @@ def search_ranges(
         batches: a few calibration rows.
         histograms: of every range.
         settings: of those methods.
+        progress: called after each layer at each depth with how many are done, and all of them.
 
     Within a layer a quantizer stays on once it has its range, so that what comes later makes up for it, and a residual
     and what is added to it come to be clipped alike. Where one of the histogram methods harms a
@@ -57,10 +60,9 @@ def search_ranges(
     starts = list(find_candidates(histograms, settings.model_copy(update={"method": ALL})).values())
     set_ranges(model, starts[0])
     active = {name for name, quantizer in calibrated_quantizers(model) if quantizer.enabled}
+    whole = {place: made for place, made in calls.items() if place[0] in layers}
     with torch.no_grad(), disable_quantizers(model):
-        for (layer, depth), made in calls.items():
-            if layer not in layers:
-                continue
+        for number, ((layer, depth), made) in enumerate(whole.items(), start=1):
             own = {name: each for name, each in calibrated_quantizers(model) if name.startswith(f"{layer}.")}
             turns: list[_Turn] = []
             for part, names in groupby(own, key=partial(find_part, layer=layer)):
@@ -77,6 +79,7 @@ def search_ranges(
                 _keep_best(turns, made, [[start[name][depth] for name in own] for start in starts])
             for turn in turns:
                 turn.quantizer.enabled = False
+            progress(number, len(whole))
     return {name: quantizer.amax.tolist() for name, quantizer in calibrated_quantizers(model)}
 
 

@@ -133,6 +133,7 @@ def choose_float_groups(
     *,
     max_drop: float,
     cost: Callable[[QuantizerGroup], float] = lambda group: 1.0,
+    progress: Callable[[int, int], None] = lambda done, groups: None,
 ) -> FloatChoice:
     """The groups to keep in float so that the metric falls by at most ``max_drop`` of its float value.
 
@@ -145,6 +146,7 @@ def choose_float_groups(
         score: as when measuring.
         max_drop: a share of the float metric, 0.005 for half a percent.
         cost: what keeping a group in float costs the engine, in any unit, positive.
+        progress: called after each step with how many groups were tried, and how many there are at most.
     """
     wanted = report.float_metric * (1 - max_drop)
     order = sorted(report.rows, key=lambda row: -row.harm / cost(row.group))
@@ -155,6 +157,7 @@ def choose_float_groups(
             break
         chosen.append(row.group)
         metric = _score_without(model, chosen, score)
+        progress(len(chosen), len(order))
     for group in list(chosen[:-1]):
         fewer = [other for other in chosen if other is not group]
         without = _score_without(model, fewer, score)

@@ -1,10 +1,11 @@
 """The calibration stage: a loaded float checkpoint is split where it helps, wrapped, calibrated and written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from calibration import candidates, evidence
+from calibration.calibrate import Progress, ignore_progress
 from calibration.candidates import choose_candidate, format_candidates, read_candidates, set_ranges
 from calibration.equalize import describe_equalization
 from calibration.quantize import Quantized, quantize_model
@@ -36,7 +37,7 @@ def calibrate_checkpoint(
     *,
     out: Path,
     inputs: Mapping[str, Path],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = ignore_progress,
 ) -> Quantized:
     """What became of ``checkpoint``, which is calibrated in place and written to ``out``.
 
@@ -46,7 +47,7 @@ def calibrate_checkpoint(
         stage: the recipe and its settings.
         out: the calibrated folder.
         inputs: what the manifest names as its inputs, by role.
-        progress: called with the batches done and all batches.
+        progress: as of ``calibrate``, which knows how many batches there are.
 
     Raises:
         CheckpointError: the checkpoint is quantized already.
@@ -67,7 +68,7 @@ def calibrate_checkpoint(
         stage.recipe,
         target=stage.target,
         settings=settings,
-        progress=lambda number: progress(number, total),
+        progress=lambda phase, done, of: progress(phase, done, total if phase == "observe" else of),
     )
     quantization_config(model).task = stage.record.to_dict()
     found = done.calibration

@@ -55,8 +55,11 @@ def export_command(
     Example: qdq export finetuned --out onnx --set export.shape=8x128
     """
     chosen = read_export_settings(data, settings)
-    loaded, _, _ = load_quantized(checkpoint, task)
-    made = export(loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen)
+    with show_progress("export"):
+        loaded, _, _ = load_quantized(checkpoint, task)
+        made = export(
+            loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen
+        )
     size = made.onnx_path.stat().st_size
     shape = "any" if made.shape is None else "x".join(map(str, made.shape))
     print_table(
@@ -121,7 +124,9 @@ def audit_command(
     Example: qdq audit onnx --hardware sm_89 --fail-under 1
     """
     require_share(fail_under)
-    found = audit(artefact, settings=read_build_settings({"shapes": shapes, "hardware": hardware}, settings))
+    chosen = read_build_settings({"shapes": shapes, "hardware": hardware}, settings)
+    with show_progress("audit") as advance:
+        found = audit(artefact, settings=chosen, progress=lambda phase, share: advance(round(100 * share), 100))
     show_audit(str(artefact), found)
     convolutions = read_convolutions(artefact)
     if convolutions:
@@ -147,7 +152,8 @@ def lint_command(
 
     Example: qdq lint model.onnx
     """
-    report = lint(model, target=target)
+    with show_progress("lint"):
+        report = lint(model, target=target)
     print_table(
         f"{model}: {len(report.findings)} findings in {report.nodes} nodes",
         ("severity", "rule", "node", "what to do"),

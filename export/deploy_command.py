@@ -9,7 +9,7 @@ import typer
 from export.deploy.check import check_repository
 from export.deploy.repository import Deployment, deploy
 from export.deploy.settings import DeploySettings, Provider
-from qat.console import print_json, print_table
+from qat.console import print_json, print_table, show_progress
 from qat.errors import DeployError, suggest
 from qat.options import JsonOption, TaskOption
 from qat.recipe import validate_settings
@@ -59,7 +59,9 @@ def deploy_command(
         values: dict[str, Any] = {"instances": instances, "queue_delay": queue_delay}
         values |= {key: value for key, value in given.items() if value is not None}
         settings = validate_settings(DeploySettings, values, where="deploy settings")
-        result = _describe(deploy(artefact, triton, name=name, settings=settings, task=task))
+        with show_progress("deploy"):
+            made = deploy(artefact, triton, name=name, settings=settings, task=task)
+        result = _describe(made)
     if as_json:
         print_json(result)
 
@@ -81,7 +83,8 @@ def _check(repository: Path, provider: str | None) -> dict[str, Any]:
     if provider is not None and provider not in _PROVIDERS:
         raise DeployError(f"--provider {provider!r} is none of ONNX Runtime's here: {suggest(provider, _PROVIDERS)}")
     on = cast("Provider", provider or "cpu")
-    checked = check_repository(repository, provider=on)
+    with show_progress("check") as advance:
+        checked = check_repository(repository, provider=on, progress=advance)
     rows = [
         (model.name, model.backend, each.request, ", ".join(f"{key} {value}" for key, value in each.shapes.items()))
         for model in checked

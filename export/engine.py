@@ -191,12 +191,18 @@ def build(
     return Engine(path=out, built=built, audit=audit, built_because=reason)
 
 
-def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> EngineAudit | RuntimeAudit:
+def audit(
+    artefact: Path | str,
+    *,
+    settings: BuildSettings | None = None,
+    progress: BuildProgress = lambda phase, share: None,
+) -> EngineAudit | RuntimeAudit:
     """What really runs in INT8: of an engine as its manifest tells, of a graph by building it or in its runtime.
 
     Args:
         artefact: an exported folder, an ONNX file or an engine file.
         settings: shapes and hardware of the engine that is built to audit a graph; an engine must take the shapes.
+        progress: as of ``build``, where an engine is built.
 
     Raises:
         CheckpointError: no such artefact, or an engine that was changed after it was built.
@@ -214,7 +220,7 @@ def audit(artefact: Path | str, *, settings: BuildSettings | None = None) -> Eng
     spec = (settings or BuildSettings()).spec_for(
         "rtx", longest=_longest_sequence(onnx_path.parent), fixed=read_fixed_shape(onnx_path)
     )
-    return audit_built(build_engine(onnx_path, spec), onnx_path, in_encoder=in_encoder_layer)
+    return audit_built(build_engine(onnx_path, spec, progress=progress), onnx_path, in_encoder=in_encoder_layer)
 
 
 def find_graph(artefact: Path | str) -> Path:

@@ -1,6 +1,6 @@
 """From texts to predictions, on any runner: rows of like length in one batch, a file of any size in constant memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +59,7 @@ class Predictor:
         artefact: a checkpoint folder, an exported folder, an ONNX file or an engine.
         task: needed for a float checkpoint only.
         asking: columns, lengths, batches; None for what the artefact remembers.
+        progress: called after each batch with the rows answered so far.
 
     Raises:
         CheckpointError: no such artefact, or one with the tokenizer of another model.
@@ -66,8 +67,16 @@ class Predictor:
         BuildError: an artefact that this machine cannot run.
     """
 
-    def __init__(self, artefact: Path | str, *, task: str | None = None, asking: Asking | None = None) -> None:
+    def __init__(
+        self,
+        artefact: Path | str,
+        *,
+        task: str | None = None,
+        asking: Asking | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
         self._asking = asking or Asking()
+        self._progress, self._done = progress, 0
         self._opened: Artefact = open_artefact(
             artefact,
             task=task,
@@ -141,7 +150,14 @@ class Predictor:
         encoded = opened.task.ask(rows, max_length=asking.max_length or opened.max_length, **reading)
         batching = Batching(pad_token_id=self._pad, batch_size=asking.batch_size, streams=asking.running.at_once)
         keep = partial(_hold, opened, asking.top)
-        outputs = answer_rows(feed_runner(self._runner, encoded), encoded, keep, batching=batching)
+        outputs = answer_rows(
+            feed_runner(self._runner, encoded),
+            encoded,
+            keep,
+            batching=batching,
+            progress=lambda done, _: self._progress(self._done + done),
+        )
+        self._done += len(rows)
         self.truncated += encoded.truncated
         return opened.task.explain(outputs, Asked(rows=rows, encoded=encoded, top=asking.top, **reading))
 

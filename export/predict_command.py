@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -13,8 +13,8 @@ import typer
 from export.predict import Asking, Predictor
 from export.runners.running import Running
 from qat.artefacts import atomic_file
-from qat.console import print_json, say
-from qat.data import parse_columns
+from qat.console import print_json, say, show_progress
+from qat.data import count_rows, parse_columns
 from qat.errors import DataError
 from qat.options import BatchSizeOption, ColumnsOption, JsonOption, LimitOption, MaxLengthOption, TaskOption
 from qat.tasks.base import Prediction
@@ -69,9 +69,15 @@ def predict_command(
         running=Running(provider=provider, goal=goal, streams=streams),
     )
     started = time.perf_counter()
-    with Predictor(artefact, task=task, asking=asking) as predictor, _open_lines(out) as lines:
-        parts = [predictor.predict(text or [])] if data is None else predictor.stream(data)
-        count = _write(parts, lines)
+    total = len(text or []) if data is None else count_rows(data, limit)
+    with ExitStack() as stack:
+        lines = stack.enter_context(_open_lines(out))
+        with show_progress("predict") as advance:
+            opened = Predictor(artefact, task=task, asking=asking, progress=lambda done: advance(done, total))
+            predictor = stack.enter_context(opened)
+            parts = [predictor.predict(text or [])] if data is None else predictor.stream(data)
+            count = 0 if lines.isatty() else _write(parts, lines)
+        count += _write(parts, lines) if lines.isatty() else 0  # a terminal shows answers in place of the bar
     if predictor.truncated:
         say(f"{predictor.truncated} rows were longer than the model takes and lost their end")
     if out is not None:

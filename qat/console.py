@@ -4,17 +4,57 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-Advance = Callable[[int, int], None]
-"""Called with what is done and how much there is."""
+
+class Advance(Protocol):
+    """Called with what is done, how much there is (None where nobody knows) and what is being done."""
+
+    def __call__(self, done: int, total: int | None, phase: str = "") -> None:
+        """Shows it."""
+
+
+class _TimeColumn(ProgressColumn):
+    """The time left, or the time taken where the first of several steps, or the only one, is still running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left, self._taken = TimeRemainingColumn(), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        """Minutes and seconds."""
+        if task.time_remaining is None:
+            return Text.assemble(self._taken.render(task), " so far")
+        return Text.assemble(self._left.render(task), " left")
+
+
+def _open_bars(console: Console, *, transient: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _TimeColumn())
+    return Progress(
+        *columns,
+        console=console,
+        transient=transient,
+        redirect_stdout=False,  # results go where they were sent, not to the bar's standard error
+        disable=not console.is_terminal,
+    )
+
 
 _CONTROLS = ("Cc", "Cf", "Cs")  # control characters, invisible marks, halves of surrogate pairs
 _HARMLESS = "\n\t\u200c\u200d"  # the joiners that scripts and emoji are written with
@@ -22,12 +62,22 @@ _HARMLESS = "\n\t\u200c\u200d"  # the joiners that scripts and emoji are written
 
 @contextmanager
 def show_progress(label: str) -> Iterator[Advance]:
-    """A progress bar with an estimate on standard error, if that is a terminal; the block gets what moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(escape(label), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    """A progress bar with an estimate on standard error, if that is a terminal; the block gets what moves it.
+
+    A new phase begins the bar again. Until it is moved, and where nobody knows how much there is, it tells the time
+    taken.
+    """
+    with _open_bars(Console(stderr=True), transient=True) as bar:
+        task, shown = bar.add_task(escape(label), total=None), ""
+
+        def advance(done: int, total: int | None, phase: str = "") -> None:
+            nonlocal shown
+            if phase != shown:
+                shown = phase
+                bar.reset(task, description=escape(f"{label}: {phase}" if phase else label))
+            bar.update(task, completed=done, total=total)
+
+        yield advance
 
 
 def say(text: str) -> None:
@@ -77,28 +127,28 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def show_stages() -> Iterator[Callable[[str, int, int], None]]:
+def show_stages() -> Iterator[Callable[[str, int, int | None], None]]:
     """Progress bars on standard error, one a stage; the block gets the function that names the stage and moves it.
 
     Where standard error is no terminal, a line names each stage as it begins.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with _open_bars(console, transient=False) as bar:
 
-        def advance(stage: str, done: int, total: int) -> None:
+        def finish() -> None:
+            for finished in bars.values():
+                size = bar.tasks[finished].total or 1
+                bar.update(finished, completed=size, total=size)
+
+        def advance(stage: str, done: int, total: int | None) -> None:
             if stage not in bars:
                 if not console.is_terminal:
                     say(f"{stage} ...")
-                for finished in bars.values():
-                    size = bar.tasks[finished].total or 1
-                    bar.update(finished, completed=size, total=size)
+                finish()
                 bars[stage] = bar.add_task(escape(stage), total=None)
             if done:
                 bar.update(bars[stage], completed=done, total=total)
 
         yield advance
-        for finished in bars.values():
-            size = bar.tasks[finished].total or 1
-            bar.update(finished, completed=size, total=size)
+        finish()

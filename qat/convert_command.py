@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from qat.console import print_json, print_table
+from qat.console import print_json, print_table, show_progress
 from qat.convert import convert
 from qat.options import CheckpointArgument, JsonOption, OutOption
 
@@ -25,7 +25,8 @@ def convert_command(
     Example: qdq convert my-flax-albert --out my-albert
     Example: qdq convert my-albert --out my-flax-albert --to flax
     """
-    facts = convert(checkpoint, out, task=task, to=to)
+    with show_progress("convert"):
+        facts = convert(checkpoint, out, task=task, to=to)
     print_table(str(out), tuple(facts), [tuple(facts.values())])
     if as_json:
         print_json({"out": str(out), **facts})

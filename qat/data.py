@@ -144,6 +144,15 @@ def stream_rows(
         raise DataError(f"data '{source}' has no rows: expected at least one")
 
 
+def count_rows(source: str | Path, limit: int | None) -> int:
+    """How many rows ``stream_rows`` gives; a file is read for it, line by line.
+
+    Raises:
+        DataError: as ``load_rows``, but for columns.
+    """
+    return sum(1 for _ in islice(_open_source(source), limit))
+
+
 def _open_source(source: str | Path) -> Iterator[Row]:
     path = Path(source)
     hub = _HUB_NAME.fullmatch(str(source))

@@ -16,7 +16,7 @@ from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
 from benchmarks.timing import CLOCKS
 from benchmarks.workload import Workload, parse_shapes_list
 from qat.checkpoint import load_checkpoint
-from qat.console import print_json, say
+from qat.console import print_json, say, show_progress
 from qat.tasks import find_task
 
 app = typer.Typer(name="latency", pretty_exceptions_enable=False, help="Latency on this CPU, side by side.")
@@ -51,13 +51,14 @@ def latency_command(
         rows = find_task("text-classification").load(VALIDATION, columns={}, limit=1024)
         tokens = tokenizer([str(row["text"]) for row in rows], truncation=True)["input_ids"]
         pad = int(tokenizer.pad_token_id or 0)
+        advance = stack.enter_context(show_progress("time"))
         measured = measure_latency(
             [stack.enter_context(each.runner) for each in contestants],
             [Workload(batch, sequence, pad_id=pad) for batch, sequence in pairs],
             tokens,
             seconds=seconds,
             clock=CLOCKS[clock],
-            progress=say,
+            progress=advance,
         )
     ratios = pair_ratios([each.name for each in contestants], measured)
     environment = describe_environment()

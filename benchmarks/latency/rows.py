@@ -15,7 +15,7 @@ from qat.errors import RecipeError
 
 _BATCHES = 9  # odd: every second call is timed, and each batch should have its turn
 
-Progress = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def measure_latency(
     *,
     seconds: float = 5.0,
     clock: Callable[[], int] = time.perf_counter_ns,
-    progress: Progress = lambda cell: None,
+    progress: Progress = lambda done, workloads: None,
 ) -> list[LatencyRow]:
     """One row a workload and runner, in that order; within a workload all runners are timed in alternation.
 
@@ -52,7 +52,7 @@ def measure_latency(
         rows: encoded texts, unpadded (see :func:`benchmarks.workload.make_batches`).
         seconds: time for one workload, all runners together, warm-up not counted.
         clock: what is read around each call, in nanoseconds (see :func:`benchmarks.timing.time_paired`).
-        progress: called with a short description before each workload.
+        progress: called before each workload with how many are done, and all of them.
 
     Raises:
         RecipeError: a runner has a fixed shape and a workload asks for another.
@@ -62,8 +62,8 @@ def measure_latency(
         for runner in runners:
             _check_shape(runner, workload)
     measured = []
-    for workload in workloads:
-        progress(f"{workload.batch}x{workload.sequence}: {len(runners)} runners, {seconds:g} s")
+    for done, workload in enumerate(workloads):
+        progress(done, len(workloads))
         measured += _measure_cell(runners, workload, rows, seconds, clock)
     return measured
 

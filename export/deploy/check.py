@@ -1,6 +1,6 @@
 """A model repository, checked before a server loads it: every model in it that ``qdq deploy`` wrote."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,18 @@ class CheckedModel:
     not_run: str
 
 
-def check_repository(repository: Path | str, *, provider: Provider = "cpu") -> list[CheckedModel]:
+def check_repository(
+    repository: Path | str,
+    *,
+    provider: Provider = "cpu",
+    progress: Callable[[int, int], None] = lambda done, models: None,
+) -> list[CheckedModel]:
     """The models of a repository that ``qdq deploy`` wrote, each checked and, where it is a graph, run once.
 
     Args:
         repository: the folder that a server is started with.
         provider: what ONNX Runtime runs graphs on, here.
+        progress: called before each model with how many are done, and all of them.
 
     Raises:
         DeployError: no such models, or what is wrong with them, all of it.
@@ -52,7 +58,8 @@ def check_repository(repository: Path | str, *, provider: Provider = "cpu") -> l
     folders = _find_models(folder)
     problems: list[str] = []
     checked: list[CheckedModel] = []
-    for model in folders:
+    for done, model in enumerate(folders):
+        progress(done, len(folders))
         config, facts = read_config(model / CONFIG_FILE), read_manifest(model)
         found = list(_explain(model, config, facts))
         if found:

@@ -170,9 +170,9 @@ def test_what_is_reported(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     wrap(model)
     batches = tiny_batches(20)
-    done: list[int] = []
-    found = calibrate(model, batches, settings=PERCENTILE, progress=done.append)
-    assert done == [1, 2, 3]
+    done: list[tuple[str, int, int | None]] = []
+    found = calibrate(model, batches, settings=PERCENTILE, progress=lambda *given: done.append(given))
+    assert done == [("equalize", 0, None), *(("observe", number, None) for number in (1, 2, 3))]
     assert (found.batches, found.rows, found.settings) == (3, 20, PERCENTILE)
     assert found.tokens == sum(int(batch["attention_mask"].sum()) for batch in batches)
     assert found.ranges == tuple(list_ranges(model))

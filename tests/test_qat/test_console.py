@@ -1,6 +1,8 @@
 """What commands print: data as it is, mistakes on one line, JSON last."""
 
 import json
+import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -77,6 +79,39 @@ def test_progress_is_not_on_standard_output(capsys: Captured) -> None:
         enter("[red]one", 1, 4)
         enter("two", 0, 1)
     assert capsys.readouterr().out == ""
+
+
+def test_a_bar_tells_the_time_taken_until_it_can_tell_the_time_left(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with show_progress("work") as advance:
+        sys.stdout.write("a result\n")
+    silent = capsys.readouterr()
+    assert silent.out == "a result\n"
+    assert ("so far" in silent.err, " left" in silent.err) == (True, False)
+    with show_progress("work") as advance:
+        for done in range(5):
+            advance(done, 9, "first phase")
+            time.sleep(0.01)
+    told = capsys.readouterr().err
+    assert "work: first phase" in told
+    assert "4/9" in told
+    assert " left" in told
+
+
+def test_eight_columns_fit_a_terminal_of_80_and_lose_nothing(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    head = ("artefact", "runner", "precision", "shape", "p50", "p90", "p99", "samples/s")
+    row = ("runs/supersense/minilm/finetuned", "onnxruntime", "int8+fp16", "32x384", 123.456, 134.5, 145.6, 64.81)
+    print_table("latency", head, [row])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == list(head)
+    assert lines[1].split()[1:] == ["onnxruntime", "int8+fp16", "32x384", "123.5", "134.5", "145.6", "64.81"]
+    assert "".join(line.split()[0] for line in lines[1:]) == row[0]
 
 
 @pytest.mark.parametrize("show", [partial(show_progress, "work"), show_stages])
