@@ -17,12 +17,14 @@ AT_ONCE = {"families"}
 """Commands that are done before a bar could be read."""
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of help that hold an example."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("Example:")]
+
+
 def examples(name: str) -> list[list[str]]:
     """The words of each example in a command's help."""
-    lines = (COMMANDS[name].help or "").splitlines()
-    return [
-        shlex.split(line.strip().removeprefix("Example: ")) for line in lines if line.strip().startswith("Example:")
-    ]
+    return [shlex.split(line.removeprefix("Example:")) for line in lines_of(COMMANDS[name].help or "")]
 
 
 def options(name: str) -> set[str]:
