@@ -173,7 +173,7 @@ def predict(
     task: str | None = None,
     asking: Asking | None = None,
 ) -> list[Prediction]:
-    """What an artefact says of each text: a label, a span, entities, a choice, filled masks, a vector, its end.
+    """What an artefact says of each text: a label, a span, entities, a choice, filled masks, a vector, what follows.
 
     To ask more than once, or a file of any size, open a ``Predictor``.
 
