@@ -28,7 +28,7 @@ class Said:
     """
 
     tokens: Tokens
-    log_likelihood: NDArray[np.float64]
+    log_likelihood: NDArray[np.float32]
     lengths: Tokens
 
 
@@ -76,9 +76,9 @@ class GreedyDecoder:
         """
         lengths = self._measure(attention_mask, max_new_tokens)
         answers = self.prompt.infer({"input_ids": input_ids, "attention_mask": attention_mask})
-        logits = answers["logits"][np.arange(len(lengths)), lengths - 1]
+        logits = _read_logits(answers, lengths - 1)
         said: list[Tokens] = []
-        likely: list[NDArray[np.float64]] = []
+        likely: list[NDArray[np.float32]] = []
         going, mask = np.ones(len(lengths), np.bool_), attention_mask
         new = np.zeros_like(lengths)
         for number in range(max_new_tokens):
@@ -93,7 +93,7 @@ class GreedyDecoder:
             mask = np.concatenate([mask, np.ones_like(mask[:, :1])], axis=1)
             own = {"input_ids": said[-1][:, None], "attention_mask": mask, "position_ids": (lengths + number)[:, None]}
             answers = self._step.infer({**own, **_hand_on(answers)})
-            logits = answers["logits"][:, -1]
+            logits = _read_logits(answers, np.zeros_like(lengths))
         return Said(np.stack(said, axis=1), np.stack(likely, axis=1), new)
 
     def _measure(self, mask: Tokens, following: int) -> Tokens:
@@ -109,6 +109,11 @@ class GreedyDecoder:
                 f"cut prompts to {max(1, self._longest + 1 - following)} (--max-length)"
             )
         return lengths
+
+
+def _read_logits(answers: Mapping[str, NDArray[np.generic]], places: Tokens) -> NDArray[np.float32]:
+    """Those of one token a row."""
+    return answers["logits"][np.arange(len(places)), places].astype(np.float32, copy=False)
 
 
 def _hand_on(answers: Mapping[str, NDArray[np.generic]]) -> Arrays:

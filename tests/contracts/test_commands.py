@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from benchmarks.command_line import app
 from tests.test_command_line.calling import call
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+group: Any = get_command(app)
+COMMANDS: dict[str, Any] = group.commands
 AT_ONCE = {"families"}
 """Commands that are done before a bar could be read."""
 
@@ -58,8 +59,8 @@ def test_every_command_ends_with_json_where_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - AT_ONCE))
 def test_a_command_that_works_long_shows_progress(name: str) -> None:
-    module = inspect.getmodule(COMMANDS[name].callback.__wrapped__)
-    source = inspect.getsource(module)  # type: ignore[arg-type]  # it has one
+    module: Any = inspect.getmodule(COMMANDS[name].callback.__wrapped__)
+    source = inspect.getsource(module)
     assert re.search(r"\bshow_(progress|stages)\(", source)
 
 

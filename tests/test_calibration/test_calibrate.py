@@ -171,7 +171,9 @@ def test_what_is_reported(make: Callable[[], PreTrainedModel]) -> None:
     wrap(model)
     batches = tiny_batches(20)
     done: list[tuple[str, int, int | None]] = []
-    found = calibrate(model, batches, settings=PERCENTILE, progress=lambda *given: done.append(given))
+    found = calibrate(
+        model, batches, settings=PERCENTILE, progress=lambda phase, number, of: done.append((phase, number, of))
+    )
     assert done == [("equalize", 0, None), *(("observe", number, None) for number in (1, 2, 3))]
     assert (found.batches, found.rows, found.settings) == (3, 20, PERCENTILE)
     assert found.tokens == sum(int(batch["attention_mask"].sum()) for batch in batches)

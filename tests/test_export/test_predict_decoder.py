@@ -41,7 +41,8 @@ def refuse(call: Callable[[], object], kind: type[QDQError]) -> str:
 
 
 def ask(**settings: Any) -> Asking:
-    return Asking(**{"new_tokens": NEW, "batch_size": 4, "optimized": False, **settings})
+    values: dict[str, Any] = {"new_tokens": NEW, "batch_size": 4, "optimized": False, **settings}
+    return Asking(**values)
 
 
 def generate(texts: list[str], new: int, model: PreTrainedModel | None = None) -> list[tuple[str, list[int]]]:
@@ -65,7 +66,7 @@ def generate(texts: list[str], new: int, model: PreTrainedModel | None = None) -
 def test_every_cpu_runner_says_what_transformers_generates(folders: dict[str, Path]) -> None:
     tokenizer = tiny_tokenizer()
     wanted = [
-        tokenizer.decode(tokenizer(text)["input_ids"][:-1] + ids, skip_special_tokens=True)
+        str(tokenizer.decode(tokenizer(text)["input_ids"][:-1] + ids, skip_special_tokens=True))
         for text, ids in generate(TEXTS, NEW)
     ]
     told = {name: qdq.predict(folder, TEXTS, task=TASK, asking=ask()) for name, folder in folders.items()}
@@ -89,7 +90,8 @@ def test_a_row_ends_where_the_model_ends_it(tmp_path: Path) -> None:
     model, tokenizer = tiny_decoder(layers=1), tiny_tokenizer()
     end = find_end(tokenizer)
     with torch.no_grad():
-        model.get_output_embeddings().bias[end] += 2
+        head: Any = model.get_output_embeddings()
+        head.bias[end] += 2
     folder = save_tiny(model, tokenizer, tmp_path / "ending")
     told = qdq.predict(folder, TEXTS, task=TASK, asking=ask())
     wanted = [ids for _, ids in generate(TEXTS, NEW, model)]
@@ -98,7 +100,7 @@ def test_a_row_ends_where_the_model_ends_it(tmp_path: Path) -> None:
     assert len({len(row["said"]) for row in told}) > 5
     assert all(0 < row["score"] <= 1 for row in told)
     assert [row["said"].replace(" ", "") for row in told] == [
-        tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "").replace("##", "") for ids in wanted
+        str(tokenizer.decode(ids, skip_special_tokens=True)).replace(" ", "").replace("##", "") for ids in wanted
     ]
 
 
