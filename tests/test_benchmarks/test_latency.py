@@ -63,7 +63,11 @@ def test_every_runner_is_measured_at_every_shape_on_the_same_tokens() -> None:
         TinyBert(torch.bfloat16, dict.fromkeys(names[:2], DYNAMIC)) as half,
     ):
         rows = measure_latency(
-            [full, half], [Workload(1, 8), Workload(3, 16)], ROWS, seconds=0.1, progress=lambda *at: told.append(at)
+            [full, half],
+            [Workload(1, 8), Workload(3, 16)],
+            ROWS,
+            seconds=0.1,
+            progress=lambda done, of: told.append((done, of)),
         )
 
         assert [(row.precision, row.batch, row.sequence) for row in rows] == [
