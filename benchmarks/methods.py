@@ -148,20 +148,15 @@ def methods_command(
     evaluation: Annotated[Path, typer.Option("--eval", help="Labelled rows to score on.")],
     out: Annotated[Path, typer.Option(help="JSON file of all rows.")],
     texts: Annotated[int, typer.Option(min=1, help="How many rows calibrate.")] = 512,
-    only: Annotated[list[str] | None, typer.Option("--only", help="A placement; may be given several times.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="A method; may be given several times.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A placement, or a method; may be given several times.")
+    ] = None,
 ) -> None:
     """Score every calibration method in every placement; the last line is JSON.
 
     Example: python -m benchmarks.methods my-bert --data train.jsonl --eval dev.jsonl --out methods.json
     """
-    placements = only or list(PLACEMENTS)
-    for name in placements:
-        if name not in PLACEMENTS:
-            raise RecipeError(f"placement '{name}' is not known: {suggest(name, PLACEMENTS)}")
-    for name in method or ():
-        if name not in (*METHODS, BEST):
-            raise RecipeError(f"method '{name}' is not known: {suggest(name, (*METHODS, BEST))}")
+    placements, methods = _choose(only or [])
     require_writable(out)
     task = find_task(_TASK)
     loaded = load_checkpoint(checkpoint, task)
@@ -179,10 +174,20 @@ def methods_command(
         rows.append(judge.score(loaded.model, "float", "-"))
         for done, placement in enumerate(placements, start=1):
             advance(placement, done, len(placements) + 1)
-            rows.extend(score_placement(checkpoint, placement, calibration, judge, method or (*METHODS, BEST)))
+            rows.extend(score_placement(checkpoint, placement, calibration, judge, methods))
             write_json(out, _describe(checkpoint, texts, scored, rows))
     say(f"{checkpoint.name}: {len(scored)} rows scored, {texts} calibrate\n{draw_rows(rows)}")
     print_json({"out": str(out), "rows": [{**asdict(row), "correct": ""} for row in rows]})
+
+
+def _choose(only: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The placements and the methods among those names; all of a kind where none is named."""
+    every = (*METHODS, BEST)
+    for name in only:
+        if name not in PLACEMENTS and name not in every:
+            known = (*PLACEMENTS, *every)
+            raise RecipeError(f"'{name}' is neither a placement nor a method: {suggest(name, known)}")
+    return [x for x in PLACEMENTS if x in only] or [*PLACEMENTS], [x for x in every if x in only] or [*every]
 
 
 def _describe(checkpoint: Path, texts: int, scored: Encoded, rows: Sequence[MethodRow]) -> dict[str, object]:

@@ -23,7 +23,7 @@ def test_ten_lines_make_an_engine_and_its_audit_is_read(tmp_path: Path, capsys: 
     float_folder = save_tiny(tiny_bert(num_hidden_layers=1), tiny_tokenizer(), tmp_path / "float")
     data = write_rows(tmp_path / "train.jsonl", tiny_rows(48))
     engine = main_of("ptq_in_ten_lines")(str(float_folder), str(data), str(tmp_path / "out"))
-    found = qdq.audit(engine)
+    found: Any = qdq.audit(engine)
     assert (found.status, found.float_gemms) == ("complete", 0)
     assert capsys.readouterr().out == f"{found.int8_gemms} products of {engine} run in INT8, 0 should and do not\n"
 
