@@ -1,14 +1,11 @@
 """A training run on disk: where its checkpoints lie, what run they belong to, and which of them a resumed run takes."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from qat.artefacts import write_json
 from qat.errors import CheckpointError
@@ -23,15 +20,6 @@ class TrainingRun:
 
     folder: Path
     resume: bool = False
-
-
-def identify_run(model: nn.Module, rows: int, source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two runs the same: the weights they start from, the rows and the settings, as JSON values."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return {"model": digest.hexdigest(), "rows": rows, "source": source, "settings": dict(settings)}
 
 
 def open_run_together(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
@@ -64,8 +52,7 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, identity)
         return None
-    if not run.resume:
-        raise CheckpointError(f"{folder} holds an interrupted run: go on with --resume, or delete the folder")
+    require_uninterrupted(run)
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -76,6 +63,16 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
             f"{folder} holds a run with other {' and '.join(differing)}: give what it was started with, or delete it"
         )
     return newest_checkpoint(folder)
+
+
+def require_uninterrupted(run: TrainingRun) -> None:
+    """Passes where a run may begin in its folder, or goes on with what is there.
+
+    Raises:
+        CheckpointError: an interrupted run is there, and ``run`` does not resume.
+    """
+    if not run.resume and (run.folder / _RUN).is_file():
+        raise CheckpointError(f"{run.folder} holds an interrupted run: go on with --resume, or delete the folder")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
