@@ -12,7 +12,7 @@ from qat.checkpoint import Checkpoint, save_checkpoint
 from qat.finetune import Finetuning, TrainingPlan, identify_training, train_rows
 from qat.finetune_settings import FinetuneSettings
 from qat.locks import hold_folder
-from qat.processes import processes, rank, wait_for_all
+from qat.processes import naming_lost_process, processes, rank, wait_for_all
 from qat.tasks.base import Encoded
 from qat.training_callbacks import Progress
 from qat.training_run import TrainingRun
@@ -80,6 +80,7 @@ def finetune_checkpoint(
     Raises:
         QDQError: as ``finetune``; the checkpoints of its run stay.
         OutputError: ``out`` cannot be written, or another process is at the same run.
+        ProcessError: one of several processes has ended; the checkpoints of its run stay.
     """
     plan = stage.make_plan(checkpoint)
     origin = describe_training(checkpoint, rows, stage)
@@ -87,7 +88,9 @@ def finetune_checkpoint(
         if stage.run is not None and rank() == 0:
             stage.run.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold_folder(stage.run.folder))
-        done = train_rows(checkpoint.model, rows, plan, progress=progress)
+        with naming_lost_process("what was trained so far is kept; go on with --resume"):
+            done = train_rows(checkpoint.model, rows, plan, progress=progress)
+            wait_for_all()  # the others may still be writing into the run's folder, which the first one deletes
         facts: Facts = {
             "finetune": stage.settings.model_dump(),
             "first_loss": done.first_loss,
@@ -95,7 +98,6 @@ def finetune_checkpoint(
             "best_step": done.best_step,
             "held_out": {str(step): loss for step, loss in done.held_out.items()},
         }
-        wait_for_all()  # the others may still be writing into the run's folder, which the first one deletes
         if rank() != 0:
             return done, facts
         facts |= stage.score()

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from qat.artefacts import write_json
 from qat.errors import CheckpointError
-from qat.processes import rank, share_first
+from qat.processes import processes, rank, share_first
 
 _RUN = "run.json"
 
@@ -78,13 +79,17 @@ def require_uninterrupted(run: TrainingRun) -> None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of Trainer's in ``folder``, None where there is none; broken ones are deleted.
 
-    Trainer writes ``trainer_state.json`` last: a checkpoint without it was interrupted.
+    Trainer writes ``trainer_state.json`` last: a checkpoint without it was interrupted. The state of the random numbers
+    is written by each of several processes, whenever it comes to it; without it a run would go on with others.
     """
+    names = [f"rng_state_{each}.pth" for each in range(processes())] if processes() > 1 else ["rng_state.pth"]
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            for name in names:
+                ZipFile(checkpoint / name).close()
+        except (OSError, ValueError, RecursionError, BadZipFile):
             shutil.rmtree(checkpoint)
             continue
         return checkpoint

@@ -14,19 +14,24 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import benchmarks.journey
 from export.exported import trace_model
-from tests.calibrated import make_calibrated
+from qat.checkpoint import load_checkpoint
+from qat.origin import digest_model
+from qat.tasks import find_task
 from tests.test_command_line.calling import Workspace, make_workspace
 from tests.test_command_line.killing import (
     ENGINE,
     OLD_SETTINGS,
     SETTINGS,
+    WEIGHTS,
     Made,
     find_differences,
     find_faults,
@@ -36,63 +41,99 @@ from tests.test_command_line.killing import (
     name_run,
     start_run,
 )
-from tests.tiny import tiny_bert
 
+FOLDERS = tuple(WEIGHTS)
 WRITES = ("calibrated", "finetuned", "onnx", ENGINE, "report.json", "float", "run.json")
 
 
 def main() -> None:
-    """Kills and resumes, and prints what was found as JSON; exits 1 where anything was not as it should be."""
+    """Kills and resumes, says each in a line of JSON and all in the last one; exits 1 where anything was not right."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), asked.kills, random.Random(asked.seed))
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    sys.exit(1 if found["faults"] else 0)
-
-
-def soak(folder: Path, kills: int, chance: random.Random) -> dict[str, object]:
-    """What ``kills`` kills came to."""
     torch.set_num_threads(1)
-    trace_model(make_calibrated(tiny_bert()))  # what takes longest the first time; the runs are forked from here
-    made = make_workspace(folder, layers=1)
-    log = folder / "log.txt"
+    with tempfile.TemporaryDirectory() as folder:
+        kills = []
+        for each in soak(Path(folder), asked.kills, random.Random(asked.seed)):
+            kills.append(each)
+            sys.stdout.write(json.dumps(asdict(each)) + "\n")
+            sys.stdout.flush()
+    sys.stdout.write(json.dumps(sum_up(kills)) + "\n")
+    sys.exit(1 if any(each.faults for each in kills) else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """One run that was killed, and the one that went on.
+
+    Attributes:
+        moment: when.
+        killed: False where it had ended before.
+        onto: whether it began on the artefacts of an earlier run.
+        there: what lay in the folder after the kill, hidden things included.
+        engine: whether the engine there was the one its manifest describes; None where there was none.
+        taken: the stages that the resumed run took.
+        faults: what was not as it should be.
+    """
+
+    moment: str
+    killed: bool
+    onto: bool
+    there: tuple[str, ...]
+    engine: bool | None
+    taken: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def sum_up(kills: Sequence[Kill]) -> dict[str, object]:
+    """How many of what."""
+    return {
+        "kills": sum(each.killed for each in kills),
+        "ended before": sum(not each.killed for each in kills),
+        "onto an earlier run": sum(each.onto for each in kills),
+        "moments": dict(Counter(each.moment for each in kills)),
+        "with something half written, hidden": sum(any(n.endswith(".qdq") for n in each.there) for each in kills),
+        "with checkpoints": sum("finetuned.checkpoints" in each.there for each in kills),
+        "engines": dict(Counter(str(each.engine) for each in kills)),
+        "taken": dict(Counter(name for each in kills for name in each.taken)),
+        "resumed to the same": sum(not each.faults for each in kills),
+        "faults": [fault for each in kills for fault in each.faults],
+    }
+
+
+def soak(folder: Path, kills: int, chance: random.Random) -> Iterator[Kill]:
+    """What ``kills`` kills came to, one after the other."""
+    made, log = make_workspace(folder, layers=1), folder / "log.txt"
     old, _ = _run_whole(made, folder / "old", OLD_SETTINGS, log)
     new, stages = _run_whole(made, folder / "new", SETTINGS, log)
-    faults: list[str] = []
-    seen: Counter[str] = Counter()
+    _trace_once(folder / "new" / "finetuned")
     for number in range(kills):
-        out = folder / f"run-{number}"
-        known = [new]
-        if number % 2:
+        out, onto = folder / f"run-{number}", number % 2 == 1
+        if onto:
             shutil.copytree(folder / "old", out)
-            known.append(old)
-        label, moment = _draw_moment(chance, stages, log, out)
-        killed = kill_when(_start(name_run(made, out, SETTINGS), log), moment)
-        seen["killed" if killed else "finished before"] += 1
-        seen[f"killed: {label}"] += killed
-        found = [*find_faults(out, *known)]
-        if number % 2:
-            found += [f"{name} is missing" for name in ("calibrated", "finetuned", "onnx") if not (out / name).exists()]
-        if (out / ENGINE).exists():
-            seen["engine whole" if matches_manifest(out / ENGINE) else "engine told from its manifest"] += 1
-        seen["with leftovers"] += out.exists() and any(out.glob(".*.qdq"))
-        seen["with checkpoints"] += (out / "finetuned.checkpoints").exists()
+        moment, come = _draw_moment(chance, stages, log, out)
+        killed = kill_when(_start(name_run(made, out, SETTINGS), log), come)
+        there = tuple(sorted(path.name for path in out.iterdir())) if out.exists() else ()
+        faults = [*find_faults(out, new, *([old] if onto else []))]
+        faults += [f"{name} is missing" for name in FOLDERS if onto and name not in there]
+        engine = matches_manifest(out / ENGINE) if (out / ENGINE).exists() else None
         ended = finish(_start(name_run(made, out, SETTINGS, "--resume"), log), log)
-        for name in ("calibrated", "finetuned", "onnx"):
-            seen[f"resumed: took {name}"] += f"take {name} ..." in ended.said
-        if ended.code:
-            found.append(f"the resumed run ended with {ended.code}: {ended.said[-500:]}")
-        else:
-            differing = [*find_differences(out, new)]
-            seen["resumed: identical"] += not differing
-            found += differing
-        faults += [f"kill {number} ({label}): {each}" for each in found]
-        sys.stderr.write(f"{number}: {label}, {'killed' if killed else 'finished'}, {found or 'as it should be'}\n")
+        faults += [*find_differences(out, new)] if ended.code == 0 else [f"exit {ended.code}: {ended.said[-500:]}"]
+        taken = tuple(name for name in FOLDERS if f"take {name} ..." in ended.said)
+        yield Kill(
+            moment=moment, killed=killed, onto=onto, there=there, engine=engine, taken=taken, faults=tuple(faults)
+        )
         shutil.rmtree(out)
-    return {"kills": kills, "found": dict(sorted(seen.items())), "faults": faults}
+
+
+def _trace_once(made: Path) -> None:
+    """Has the runs forked from here find the graph of ``made``: tracing is most of their time, and writes nothing."""
+    model = load_checkpoint(made, find_task("text-classification")).model
+    known, graph = digest_model(model), trace_model(model)
+    benchmarks.journey.trace_model = (  # type: ignore[attr-defined]
+        lambda other: graph.clone() if digest_model(other) == known else trace_model(other)
+    )
 
 
 def _start(arguments: list[str], log: Path) -> Any:

@@ -105,7 +105,7 @@ def _run(arguments: list[str], log: str) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.argv = ["qdq", *arguments]
-    benchmarks.commands.Journey = partial(Journey, latency_seconds=0.02)  # type: ignore[misc,assignment]
+    benchmarks.commands.Journey = partial(Journey, latency_seconds=0.02, latency_shapes=((1, 8),))  # type: ignore[misc,assignment]
     run()
 
 

@@ -121,7 +121,14 @@ def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path: Path) -> Non
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(text)
+        torch.save({}, folder / "rng_state.pth")
     (tmp_path / "checkpoint-14").mkdir()
+    for step, content in ((15, b"PK half of it"), (16, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
+        if content is not None:
+            (folder / "rng_state.pth").write_bytes(content)
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     assert newest_checkpoint(tmp_path / "nothing") is None
