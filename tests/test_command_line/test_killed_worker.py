@@ -29,7 +29,7 @@ def watch(usual, dies):
     return step
 
 RangeObserver.begin = watch(RangeObserver.begin, lambda self, inputs, number: number == 2)
-ReportsSteps.on_step_end = watch(ReportsSteps.on_step_end, lambda self, _, state, *more, **named: state.global_step == 5)
+ReportsSteps.on_step_end = watch(ReportsSteps.on_step_end, lambda *given, **named: given[2].global_step == 5)
 run()
 """
 
