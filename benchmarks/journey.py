@@ -3,7 +3,6 @@
 The stages run in order, each writes its artefact whole, and every figure of the report comes from the artefact itself.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -52,7 +51,7 @@ from qat.staging import staging_folder
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-from qat.training_run import TrainingRun, require_uninterrupted
+from qat.training_run import TrainingRun, forget_run, require_uninterrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +269,9 @@ def _finetune(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stage
             checkpoint, way.training, stage, out=out, inputs=inputs, progress=lambda step, steps, _: move(step, steps)
         )
 
-    stages.fill("fine-tune", out, describe_training(checkpoint, way.training, stage), make)
-    shutil.rmtree(journey.training.folder, ignore_errors=True)  # left where the last thing undone was to delete it
+    origin = describe_training(checkpoint, way.training, stage)
+    stages.fill("fine-tune", out, origin, make)
+    forget_run(journey.training, origin)  # still there where deleting it was the last thing undone
     return load_checkpoint(out, way.task)
 
 

@@ -159,7 +159,11 @@ def _hash_input(path: Path) -> str | None:
 
 def read_manifest(folder: Path) -> dict[str, object]:
     """The manifest of an artefact's folder, empty where there is none."""
-    path = Path(folder) / MANIFEST
+    return read_object(Path(folder) / MANIFEST)
+
+
+def read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file, empty where there is none."""
     if not path.is_file():
         return {}
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from qat.artefacts import write_json
+from qat.artefacts import read_object, write_json
 from qat.errors import CheckpointError
 from qat.processes import processes, rank, share_first
 
@@ -64,6 +64,13 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
             f"{folder} holds a run with other {' and '.join(differing)}: give what it was started with, or delete it"
         )
     return newest_checkpoint(folder)
+
+
+def forget_run(run: TrainingRun, identity: Mapping[str, Any]) -> None:
+    """Deletes the checkpoints of a run that has come to its end; those of another one stay."""
+    before = read_object(run.folder / _RUN)
+    if all(identity.get(name) == value for name, value in before.items()):
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def require_uninterrupted(run: TrainingRun) -> None:

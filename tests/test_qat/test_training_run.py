@@ -12,7 +12,7 @@ from qat.errors import CheckpointError, RangeError
 from qat.finetune import Finetuning, TrainingPlan, split_rows, train_rows
 from qat.finetune_settings import FinetuneSettings
 from qat.training_callbacks import Progress
-from qat.training_run import TrainingRun, newest_checkpoint
+from qat.training_run import TrainingRun, forget_run, newest_checkpoint
 from tests.calibrated import encode_tiny, make_calibrated
 from tests.tiny import tiny_albert, tiny_bert
 
@@ -159,6 +159,18 @@ def test_an_interrupted_run_is_neither_overwritten_nor_taken_for_another(tmp_pat
     assert refuse(again, TrainingRun(tmp_path, resume=True)).startswith(
         f"{tmp_path / 'run.json'} is no record of a run ("
     )
+
+
+def test_only_the_run_that_ended_is_forgotten(tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path / "run")
+    identity = {"model": "abc", "settings": {"steps": 4}}
+    run.folder.mkdir()
+    (run.folder / "run.json").write_text(json.dumps(identity))
+    forget_run(run, identity | {"model": "abd", "vocabulary": "v"})
+    assert run.folder.is_dir()
+    forget_run(run, identity | {"vocabulary": "v"})
+    assert not run.folder.exists()
+    forget_run(run, identity)
 
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path: Path) -> None:
