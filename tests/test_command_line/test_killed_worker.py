@@ -88,7 +88,7 @@ def train_until_killed(folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReportsSteps, "on_step_end", die)
-        raise RuntimeError(train(folder, "killed").err)
+        raise RuntimeError(train(folder, "killed").err.strip())
 
 
 @pytest.mark.long
