@@ -43,7 +43,8 @@ from tests.test_command_line.killing import (
 )
 
 FOLDERS = tuple(WEIGHTS)
-WRITES = ("calibrated", "finetuned", "onnx", ENGINE, "report.json", "float", "run.json")
+WRITES = ("calibrated", "a checkpoint", "finetuned", "onnx", ENGINE, "report.json")
+PLACES = {"a checkpoint": "finetuned.checkpoints/checkpoint-4"}
 
 
 def main() -> None:
@@ -157,9 +158,16 @@ def _draw_moment(
             lambda: f"{name} ..." in log.read_text(encoding="utf-8"), chance.random() * stages[name]
         )
     name = chance.choice(WRITES)
-    where = out / "finetuned.checkpoints" if name == "run.json" else out
-    deep = "*/" if name == "float" else ""
-    return f"writing {name}", _after(lambda: any(where.glob(f"{deep}.{name}.*.qdq")), chance.random() * 0.02)
+    place = out / PLACES.get(name, name)
+    before = _number(place)
+    return f"writing {name}", _after(
+        lambda: any(place.parent.glob(f".{place.name}.*.qdq")) or _number(place) != before, chance.random() * 0.02
+    )
+
+
+def _number(place: Path) -> int | None:
+    """The file system's number of what lies there, which is another one once it was written anew."""
+    return place.stat().st_ino if place.exists() else None
 
 
 def _after(begun: Callable[[], bool], seconds: float) -> Callable[[], bool]:

@@ -116,6 +116,13 @@ def test_going_on_equals_never_having_stopped(ranges: str, tmp_path: Path) -> No
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
+def test_a_run_that_ended_and_was_not_written_is_resumed_to_its_end(tmp_path: Path) -> None:
+    whole, resumed = make_calibrated(tiny_bert()), make_calibrated(tiny_bert())
+    expected = train(whole, run=TrainingRun(tmp_path))
+    assert train(resumed, run=TrainingRun(tmp_path, resume=True)) == expected
+    assert all(torch.equal(value, values_of(whole)[name]) for name, value in values_of(resumed).items())
+
+
 def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path: Path) -> None:
     for step, text in ((2, "{}"), (10, "{}"), (12, '{"global')):
         folder = tmp_path / f"checkpoint-{step}"
