@@ -167,7 +167,10 @@ def _draw_moment(
 
 def _number(place: Path) -> int | None:
     """The file system's number of what lies there, which is another one once it was written anew."""
-    return place.stat().st_ino if place.exists() else None
+    try:
+        return place.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _after(begun: Callable[[], bool], seconds: float) -> Callable[[], bool]:
