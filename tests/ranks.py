@@ -33,7 +33,7 @@ def lose_last_rank(work: Work, folder: Path) -> str:
     """The last line of the traceback that the first rank ends with; ``work`` kills the last one's process."""
     codes = _join_ranks(work, folder)
     assert codes[-1] == -signal.SIGKILL
-    assert codes[0] == 1, "an error, in time"
+    assert codes[0] == 1, f"an error, in time: {codes}"
     return (folder / "failed-0.txt").read_text(encoding="utf-8").splitlines()[-1]
 
 
