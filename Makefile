@@ -23,7 +23,7 @@ help:
 	@echo "make gpu        on an NVIDIA GPU: engines, answers, times, fused kernels, training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
-	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours; long"
+	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours, 50 killed runs; long"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      removes what the other targets made: .venv, runs, caches"
 
@@ -38,6 +38,7 @@ endif
 	touch $@
 
 demo: $(READY)
+	rm -rf runs/demo
 	$(BIN)/qdq run $(SAMPLE)/albert-supersense --task text-classification \
 	    --data $(SAMPLE)/supersense/train.jsonl --eval $(SAMPLE)/supersense/validation.jsonl \
 	    --out runs/demo --set finetune.max_steps=120
@@ -71,6 +72,7 @@ test-all: test test-long
 
 soak: $(READY)
 	$(PYTEST) --hypothesis-profile soak tests/test_*/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.test_command_line.kill_runs --kills 50
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -9,12 +9,12 @@ import typer
 from benchmarks.evaluate import Reading, benchmark, evaluate
 from benchmarks.evidence import summarize
 from benchmarks.journey import Journey, run_journey
-from benchmarks.report import make_plain
+from benchmarks.report import HTML_NAME, make_plain
 from benchmarks.sample import VALIDATION
 from benchmarks.workload import parse_shapes_list
 from calibration.commands import MethodOption, read_calibration, read_recipe
 from export.commands import read_build_settings
-from qat.console import print_json, print_table, show_progress, show_stages
+from qat.console import print_json, print_table, say, show_progress, show_stages
 from qat.data import count_rows, parse_columns
 from qat.errors import DataError
 from qat.finetune_settings import FinetuneSettings
@@ -130,6 +130,7 @@ def run_command(
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = 32,
     limit: LimitOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Take finished stages, go on with the interrupted.")] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,7 +159,10 @@ def run_command(
         calibration=read_calibration(method, overrides.get("calibration", {})),
         finetuning=validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings"),
         building=read_build_settings({}, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
+        resume=resume,
     )
+    if not resume and (out / "calibrated").is_dir() and not (out / HTML_NAME).is_file():
+        say(f"{out} holds a run that was not finished: all of it is made again (--resume takes what is finished)")
     with show_stages() as advance:
         report = run_journey(journey, advance=advance)
     print_table(f"{out / 'report.html'}", ("fact", "value"), summarize(report))

@@ -3,13 +3,10 @@
 The stages run in order, each writes its artefact whole, and every figure of the report comes from the artefact itself.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx_ir as ir
@@ -18,16 +15,18 @@ from benchmarks.accuracy import measure_accuracy, share_agreeing
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
 from benchmarks.qat_cells import open_exact
-from benchmarks.report import write_report
-from calibration.equalize import describe_equalization
-from calibration.quantize import Quantized
+from benchmarks.report import JSON_NAME, write_report
+from benchmarks.stages import Advance, Move, Stages
+from calibration.evidence import read_evidence
+from calibration.range_rows import list_ranges
 from calibration.settings import CalibrationSettings
-from calibration.stage import CalibrationStage, calibrate_checkpoint
+from calibration.stage import CalibrationStage, calibrate_checkpoint, describe_calibration
 from export.convolutions import read_convolutions
 from export.engine import BuildSettings
 from export.exported import (
     ExportedModel,
     Lowering,
+    describe_export,
     require_exportable,
     trace_model,
     trace_next,
@@ -37,22 +36,22 @@ from export.runners.base import Runner
 from export.runners.load import load_runner
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target
-from qat.artefacts import require_writable
+from qat.artefacts import read_manifest, require_writable
 from qat.checkpoint import Checkpoint, load_checkpoint, require_float
 from qat.commands import encode_rows
 from qat.errors import ExportError
 from qat.families import longest_row
 from qat.finetune_settings import FinetuneSettings
-from qat.finetune_stage import FinetuneStage, finetune_checkpoint
+from qat.finetune_stage import FinetuneStage, checkpoints_beside, describe_training, finetune_checkpoint
 from qat.huggingface import quantization_config
+from qat.locks import hold_folder
 from qat.recipe import Recipe
 from qat.scoring import Accuracy, infer_with, refer_rows
+from qat.staging import staging_folder
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-
-Advance = Callable[[str, int, int | None], None]
-"""Called with the stage, what is done of it, and how much there is, None where nobody knows."""
+from qat.training_run import TrainingRun, forget_run, require_uninterrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,8 @@ class Journey:
         limit: how many rows of each file to read, None for all.
         latency_shapes: (batch, sequence) of the latency table.
         latency_seconds: time spent on each of them.
+        resume: whether finished stages are taken as they are, where what they would make is there, and an interrupted
+            fine-tuning goes on.
     """
 
     checkpoint: Path
@@ -95,31 +96,27 @@ class Journey:
     building: BuildSettings = field(default_factory=BuildSettings)
     latency_shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 64), (8, 64))
     latency_seconds: float = 5.0
+    resume: bool = False
 
+    @property
+    def finetuned(self) -> Path:
+        """The fine-tuned folder."""
+        return self.out / "finetuned"
 
-class _Clock:
-    """Names the running stage to the caller and keeps how long each one took."""
-
-    def __init__(self, advance: Advance) -> None:
-        self.seconds: dict[str, float] = {}
-        self._advance = advance
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[..., None]]:
-        """Times a block; the block gets the function that reports its progress, and what it is at within the stage."""
-        self._advance(name, 0, None)
-        started = time.perf_counter()
-        yield lambda done, total, phase="": self._advance(f"{name}: {phase}" if phase else name, done, total)
-        self.seconds[name] = round(time.perf_counter() - started, 2)
+    @property
+    def training(self) -> TrainingRun:
+        """Where fine-tuning keeps its checkpoints."""
+        return TrainingRun(checkpoints_beside(self.finetuned), self.resume)
 
 
 def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, total: None) -> dict[str, Any]:
     """The report, also written as ``report.json`` and ``report.html`` into ``journey.out`` beside the artefacts.
 
     Raises:
+        CheckpointError: a fine-tuning was interrupted there, and the journey does not resume or is another one.
+        OutputError: ``journey.out`` cannot be written, or another process is at it.
         QDQError: whatever a stage finds wrong; artefacts of finished stages stay.
     """
-    clock = _Clock(advance)
     task, target = find_task(journey.task).configure(journey.settings), find_target(journey.target)
     precision = target.choose_precision(journey.precision)
     if precision == "bf16":
@@ -131,53 +128,72 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     checkpoint = load_checkpoint(journey.checkpoint, task)
     require_float(checkpoint)
     journey.building.spec_for("rtx", longest=longest_row(checkpoint.model.config))
-    training, evaluation = _read_rows(journey, task, checkpoint)
-    require_writable(journey.out / "report.json")
-    score = _scorer(journey, task, checkpoint, evaluation, clock)
+    rows = _read_rows(journey, task, checkpoint)
+    require_writable(journey.out / JSON_NAME)
+    with hold_folder(journey.out), staging_folder(journey.out / "graphs") as scratch:
+        require_uninterrupted(journey.training)
+        report = _travel(journey, checkpoint, _Way(task, *rows, Lowering(target, precision), scratch), advance)
+        write_report(journey.out, report)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What every stage works with: the task and its rows, how graphs are lowered, where those lie that nobody keeps."""
+
+    task: Task
+    training: Encoded
+    evaluation: Encoded
+    lowering: Lowering
+    scratch: Path
+
+    def run_torch(self, checkpoint: Checkpoint) -> TorchRunner:
+        """The model itself."""
+        record = TaskRecord.of(self.task, {}, None, self.evaluation, checkpoint.model.config)
+        return TorchRunner(checkpoint.model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
+
+
+def _travel(journey: Journey, checkpoint: Checkpoint, way: _Way, advance: Advance) -> dict[str, Any]:
+    stages = Stages(advance, resume=journey.resume)
+    target, precision = way.lowering.target.name, way.lowering.precision
+    score = _scorer(journey, way, stages, pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0))
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
-    stages = {"fp32": score("score FP32", _run_torch(task, checkpoint, evaluation))}
-    with TemporaryDirectory() as folder:
-        calibrated = _calibrate(journey, task, checkpoint, training, clock)
-        stages["ptq"] = score("score calibrated", _run_torch(task, checkpoint, evaluation))
-        _finetune(journey, task, checkpoint, training, clock)
-        stages["qat"] = score("score fine-tuned", _run_torch(task, checkpoint, evaluation))
-        require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
-        with clock.stage("export"):
-            graph = trace_model(checkpoint.model)
-            exported, twin = _export(journey, checkpoint, graph, Lowering(target, precision), Path(folder))
-        stages["onnx"] = onnx = score("score ONNX", load_runner(exported.folder, optimized=False))
-        exact_runner = open_exact(graph, target.name, Path(folder))
-        exact = onnx if precision == "fp32" else score("score ONNX in FP32", exact_runner)
-        with clock.stage("build") as move:
-            built = journey.out / "model.engine"
-            engine = describe_engine(
-                exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100)
-            )
-    with clock.stage("measure latency") as move, open_cpu_runners(graph, target.name) as runners:
+    found = {"fp32": score("score FP32", way.run_torch(checkpoint))}
+    checkpoint = _calibrate(journey, way, checkpoint, stages)
+    found["ptq"] = score("score calibrated", way.run_torch(checkpoint))
+    told = _describe_calibration(checkpoint)
+    checkpoint = _finetune(journey, way, checkpoint, stages)
+    found["qat"] = score("score fine-tuned", way.run_torch(checkpoint))
+    require_exportable(checkpoint.model, quantization_config(checkpoint.model), way.lowering.target, precision)
+    with stages.stage("trace"):
+        graph = trace_model(checkpoint.model)
+    exported, twin = _export(journey, way, checkpoint, graph, stages)
+    found["onnx"] = onnx = score("score ONNX", load_runner(exported.folder, optimized=False))
+    exact_runner = open_exact(graph, target, way.scratch)
+    exact = onnx if precision == "fp32" else score("score ONNX in FP32", exact_runner)
+    with stages.stage("build") as move:
+        built = journey.out / "model.engine"
+        engine = describe_engine(exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100))
+    with stages.stage("measure latency") as move, open_cpu_runners(graph, target) as runners:
         latency = compare_latency(
-            [_run_torch(task, load_checkpoint(journey.checkpoint, task), evaluation), *runners],
+            [way.run_torch(load_checkpoint(journey.checkpoint, way.task)), *runners],
             checkpoint,
-            evaluation,
+            way.evaluation,
             shapes=journey.latency_shapes,
             seconds=journey.latency_seconds,
             progress=move,
         )
-    report = {
+    return {
         **_identity(journey, checkpoint, precision),
-        "accuracy": describe_accuracy(stages, exact, partial(share_agreeing, task, evaluation)),
+        "accuracy": describe_accuracy(found, exact, partial(share_agreeing, way.task, way.evaluation)),
         "latency": latency,
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
-        "ranges": describe_ranges(calibrated.calibration.ranges, calibrated.calibration.evidence),
-        "coverage": [asdict(row) for row in calibrated.wrapped.rows],
+        **told,
         "convolutions": read_convolutions(exported.folder),
-        "split_neurons": [asdict(block) for block in calibrated.split],
-        "equalization": describe_equalization(calibrated.calibration.equalization),
         "environment": describe_environment(),
-        "timings_s": clock.seconds,
+        "timings_s": stages.seconds,
     }
-    write_report(journey.out, report)
-    return report
 
 
 def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
@@ -192,19 +208,15 @@ def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[
     }
 
 
-def _export(
-    journey: Journey, checkpoint: Checkpoint, graph: ir.Model, lowering: Lowering, folder: Path
-) -> tuple[ExportedModel, ExportedModel]:
-    exported = write_exported(
-        graph,
-        checkpoint.model,
-        journey.out / "onnx",
-        lowering=lowering,
-        tokenizer=checkpoint.tokenizer,
-        step=trace_next(checkpoint.model),
-    )
-    float_twin = replace(lowering, quantized=False)
-    return exported, write_exported(graph, checkpoint.model, folder / "float", lowering=float_twin, tokenizer=None)
+def _describe_calibration(calibrated: Checkpoint) -> dict[str, Any]:
+    """What the report says of a calibrated folder, from what lies in it."""
+    manifest = read_manifest(calibrated.folder)
+    return {
+        "ranges": describe_ranges(list(list_ranges(calibrated.model)), read_evidence(calibrated.folder)),
+        "coverage": manifest["coverage"],
+        "split_neurons": manifest["split"],
+        "equalization": manifest["equalization"],
+    }
 
 
 def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[Encoded, Encoded]:
@@ -215,55 +227,71 @@ def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[En
     return training, refer_rows(infer_with(checkpoint.model), evaluation, task, pad_token_id=pad)
 
 
-def _run_torch(task: Task, checkpoint: Checkpoint, rows: Encoded) -> TorchRunner:
-    record = TaskRecord.of(task, {}, None, rows, checkpoint.model.config)
-    return TorchRunner(checkpoint.model, inputs=record.inputs, outputs=record.outputs, axes=record.axes)
-
-
-def _scorer(
-    journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
-) -> Callable[[str, Runner], Accuracy]:
+def _scorer(journey: Journey, way: _Way, stages: Stages, *, pad_token_id: int) -> Callable[[str, Runner], Accuracy]:
     def score(stage: str, runner: Runner) -> Accuracy:
-        with clock.stage(stage) as advance:
+        with stages.stage(stage) as move:
             return measure_accuracy(
                 runner,
-                rows,
-                task,
-                pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0),
+                way.evaluation,
+                way.task,
+                pad_token_id=pad_token_id,
                 batch_size=journey.batch_size,
-                progress=advance,
+                progress=move,
             )
 
     return score
 
 
-def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> Quantized:
+def _calibrate(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stages) -> Checkpoint:
     stage = CalibrationStage(
         recipe=journey.recipe,
         target=journey.target,
         settings=journey.calibration,
-        record=TaskRecord.of(task, journey.columns, journey.max_length, rows, checkpoint.model.config),
+        record=TaskRecord.of(way.task, journey.columns, journey.max_length, way.training, checkpoint.model.config),
         batch_size=journey.batch_size,
     )
-    with clock.stage("calibrate") as advance:
-        return calibrate_checkpoint(
+    out = journey.out / "calibrated"
+    inputs = {"checkpoint": journey.checkpoint, "data": journey.data}
+
+    def make(move: Move) -> None:
+        calibrate_checkpoint(
             checkpoint,
-            rows,
+            way.training,
             stage,
-            out=journey.out / "calibrated",
-            inputs={"checkpoint": journey.checkpoint, "data": journey.data},
-            progress=lambda phase, done, total: advance(done, total, phase),
+            out=out,
+            inputs=inputs,
+            progress=lambda phase, done, total: move(done, total, phase),
         )
 
+    stages.fill("calibrate", out, describe_calibration(checkpoint, way.training, stage), make)
+    return load_checkpoint(out, way.task)
 
-def _finetune(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock) -> None:
-    stage = FinetuneStage(settings=journey.finetuning, teacher=load_checkpoint(journey.checkpoint, task).model)
-    with clock.stage("fine-tune") as advance:
+
+def _finetune(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stages) -> Checkpoint:
+    teacher = load_checkpoint(journey.checkpoint, way.task).model
+    stage = FinetuneStage(settings=journey.finetuning, teacher=teacher, run=journey.training)
+    out, inputs = journey.finetuned, {"checkpoint": journey.out / "calibrated", "data": journey.data}
+
+    def make(move: Move) -> None:
         finetune_checkpoint(
-            checkpoint,
-            rows,
-            stage,
-            out=journey.out / "finetuned",
-            inputs={"checkpoint": journey.out / "calibrated", "data": journey.data},
-            progress=lambda step, steps, loss: advance(step, steps),
+            checkpoint, way.training, stage, out=out, inputs=inputs, progress=lambda step, steps, _: move(step, steps)
         )
+
+    origin = describe_training(checkpoint, way.training, stage)
+    stages.fill("fine-tune", out, origin, make)
+    forget_run(journey.training, origin)  # still there where deleting it was the last thing undone
+    return load_checkpoint(out, way.task)
+
+
+def _export(
+    journey: Journey, way: _Way, checkpoint: Checkpoint, graph: ir.Model, stages: Stages
+) -> tuple[ExportedModel, ExportedModel]:
+    model, tokenizer, lowering, out = checkpoint.model, checkpoint.tokenizer, way.lowering, journey.out / "onnx"
+
+    def make(_: Move) -> None:
+        write_exported(graph, model, out, lowering=lowering, tokenizer=tokenizer, step=trace_next(model))
+
+    stages.fill("export", out, describe_export(model, tokenizer, lowering), make)
+    exported = ExportedModel(folder=out, target=journey.target, precision=lowering.precision, quantized=True)
+    float_twin = replace(lowering, quantized=False)
+    return exported, write_exported(graph, model, way.scratch / "float", lowering=float_twin, tokenizer=None)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import report_sections as sections
 from benchmarks.report_ranges import build_ranges
-from qat.artefacts import atomic_file, write_json
+from qat.artefacts import atomic_files, format_json
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -53,11 +53,10 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """
     facts = make_plain(report)
     page = render_page(facts)
-    write_json(Path(folder) / JSON_NAME, facts)
-    target = Path(folder) / HTML_NAME
-    with atomic_file(target) as staging:
-        staging.write_text(page, encoding="utf-8")
-    return target
+    with atomic_files(Path(folder) / JSON_NAME, Path(folder) / HTML_NAME) as staging:
+        (staging / JSON_NAME).write_text(format_json(facts), encoding="utf-8")
+        (staging / HTML_NAME).write_text(page, encoding="utf-8")
+    return Path(folder) / HTML_NAME
 
 
 def make_plain(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from benchmarks.sensitivity import EnginePlans, describe_front, describe_prices, describe_sensitivity, draw_harm
 from calibration.front import Placement, PlanCost, measure_placements, pareto_front, price_group
 from calibration.sensitivity import FloatChoice, SensitivityReport, choose_float_groups, measure_sensitivity
-from qat.artefacts import atomic_file
+from qat.artefacts import atomic_file, require_writable
 from qat.commands import encode_rows, load_quantized
 from qat.console import print_json, print_table, show_progress
 from qat.data import parse_columns
@@ -49,6 +49,9 @@ def sensitivity_command(
     if columns is not None:
         record = replace(record, columns=parse_columns(columns))
     encoded = encode_rows(loaded, found, record, data, limit)
+    for place in (recipe_out, plot):
+        if place is not None:
+            require_writable(place)
 
     def score(model: PreTrainedModel) -> Accuracy:
         return score_rows(infer_with(model), encoded, found, pad_token_id=int(loaded.tokenizer.pad_token_id or 0))

@@ -13,6 +13,7 @@ from calibration.settings import ALL, CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, require_float, save_checkpoint
 from qat.huggingface import quantization_config
+from qat.origin import Origin, describe_checkpoint, digest_rows
 from qat.processes import rank
 from qat.recipe import Recipe
 from qat.tasks.base import Encoded
@@ -56,7 +57,8 @@ def calibrate_checkpoint(
     """
     model, settings = checkpoint.model, stage.settings
     require_float(checkpoint)
-    first = rows.pick(range(min(settings.samples, len(rows))))
+    first = _pick_first(rows, settings)
+    origin = describe_calibration(checkpoint, rows, stage)
     pad = int(checkpoint.tokenizer.pad_token_id or 0)
     total = -(-len(first) // stage.batch_size)
     # rows of like length together: half the padding, and the largest batch first
@@ -73,11 +75,13 @@ def calibrate_checkpoint(
     quantization_config(model).task = stage.record.to_dict()
     found = done.calibration
     facts = {
+        "origin": origin,
         "calibration": settings.model_dump(),
         "rows": found.rows,
         "tokens": found.tokens,
         "split": [asdict(block) for block in done.split],
         "equalization": describe_equalization(found.equalization),
+        "coverage": [asdict(row) for row in done.wrapped.rows],
     }
     files = {evidence.FILE: evidence.format_evidence(found.evidence)}
     facts["candidates"] = []
@@ -87,6 +91,23 @@ def calibrate_checkpoint(
     if rank() == 0:
         save_checkpoint(checkpoint, out, stage="calibrate", inputs=inputs, facts=facts, files=files)
     return done
+
+
+def describe_calibration(checkpoint: Checkpoint, rows: Encoded, stage: CalibrationStage) -> Origin:
+    """What ``calibrate_checkpoint`` makes its folder from; the same origin gives the same ranges."""
+    return {
+        **describe_checkpoint(checkpoint),
+        "rows": digest_rows(_pick_first(rows, stage.settings)),
+        "recipe": stage.recipe.model_dump(mode="json"),
+        "target": stage.target,
+        "settings": stage.settings.model_dump(mode="json"),
+        "task": stage.record.to_dict(),
+        "batch size": stage.batch_size,
+    }
+
+
+def _pick_first(rows: Encoded, settings: CalibrationSettings) -> Encoded:
+    return rows.pick(range(min(settings.samples, len(rows))))
 
 
 def choose_method(checkpoint: Checkpoint, method: str, *, out: Path) -> int:

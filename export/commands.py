@@ -15,6 +15,7 @@ from export.exported import export
 from export.lint import lint
 from export.lint_rules import ENGINES
 from export.settings import ExportSettings
+from qat.artefacts import require_writable
 from qat.commands import load_quantized
 from qat.console import print_json, print_table, say, show_progress
 from qat.options import CheckpointArgument, JsonOption, OutOption, SetOption, TaskOption
@@ -57,6 +58,7 @@ def export_command(
     chosen = read_export_settings(data, settings)
     with show_progress("export"):
         loaded, _, _ = load_quantized(checkpoint, task)
+        require_writable(out)
         made = export(
             loaded.model, out, tokenizer=loaded.tokenizer, target=target, precision=precision, settings=chosen
         )

@@ -11,7 +11,7 @@ from export.engine_build import BuiltEngine
 from export.engine_spec import EngineSpec
 from export.gpu import find_gpu
 from export.graph_file import list_files
-from qat.artefacts import atomic_file, hash_file, installed_versions, write_json
+from qat.artefacts import atomic_files, format_json, hash_file, installed_versions
 from qat.errors import CheckpointError
 
 _UNKNOWN_GPU = "a GPU that torch does not see"
@@ -60,25 +60,32 @@ def table_of(path: Path) -> Path:
 def write_engine(engine: BuiltEngine, path: Path, *, onnx_path: Path, facts: Mapping[str, object]) -> None:
     """``path`` holding the engine, its layer table as ``<path>.layers`` and its manifest as ``<path>.json``.
 
-    The manifest is written last and holds the hash of the other two, so a reader can tell a pair that does not match.
+    All are written before the first takes its place. The manifest takes it last and holds the hash of the other two,
+    so a reader can tell a pair that does not match.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     path, onnx_path = Path(path), Path(onnx_path)
-    table = table_of(path)
-    with atomic_file(path) as staging:
-        staging.write_bytes(engine.plan)
-    if engine.layer_table is None:
-        table.unlink(missing_ok=True)
-    else:
-        with atomic_file(table) as staging:
-            staging.write_text(engine.layer_table, encoding="utf-8")
-    manifest = {
+    table, manifest = table_of(path), manifest_of(path)
+    with atomic_files(path, table, manifest) as staging:
+        written, listed = staging / path.name, staging / table.name
+        written.write_bytes(engine.plan)
+        if engine.layer_table is not None:
+            listed.write_text(engine.layer_table, encoding="utf-8")
+        about = {
+            "engine": {"file": path.name, "hash": hash_file(written), "bytes": len(engine.plan)},
+            "layer_table": {"file": table.name, "hash": hash_file(listed)} if listed.is_file() else None,
+            **_describe(engine, onnx_path),
+            **facts,
+        }
+        (staging / manifest.name).write_text(format_json(about), encoding="utf-8")
+
+
+def _describe(engine: BuiltEngine, onnx_path: Path) -> dict[str, object]:
+    return {
         "stage": "build",
         "spec": asdict(engine.spec),
-        "engine": {"file": path.name, "hash": hash_file(path), "bytes": len(engine.plan)},
-        "layer_table": None if engine.layer_table is None else {"file": table.name, "hash": hash_file(table)},
         "inputs": {file.name: {"path": str(file), "hash": hash_file(file)} for file in list_files(onnx_path)},
         "versions": installed_versions(),
         "builder": {"name": engine.builder, "version": engine.version},
@@ -86,9 +93,7 @@ def write_engine(engine: BuiltEngine, path: Path, *, onnx_path: Path, facts: Map
         "gpu": engine.gpu,
         "seconds": round(engine.seconds, 3),
         "macs": dict(engine.macs),
-        **facts,
     }
-    write_json(manifest_of(path), manifest)
 
 
 def read_manifest_of(path: Path) -> dict[str, Any]:

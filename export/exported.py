@@ -30,6 +30,7 @@ from qat.artefacts import atomic_folder, write_manifest
 from qat.errors import ExportError
 from qat.families import longest_row
 from qat.huggingface import QDQConfig, quantization_config
+from qat.origin import digest_model
 from qat.quantizer import quantizers_without_range
 from qat.vocabulary import fingerprint_vocabulary
 
@@ -258,6 +259,7 @@ def write_exported(
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         facts = {
+            "origin": describe_export(model, tokenizer, lowering),
             "target": lowering.target.name,
             "precision": lowering.precision,
             "quantized": lowering.quantized,
@@ -283,6 +285,21 @@ def write_exported(
         overflows=lowering.overflows,
         shape=lowering.settings.shape,
     )
+
+
+def describe_export(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, lowering: Lowering
+) -> dict[str, object]:
+    """What ``write_exported`` makes its folder from; the same origin gives the same graph."""
+    return {
+        "checkpoint": digest_model(model),
+        "vocabulary": None if tokenizer is None else fingerprint_vocabulary(tokenizer),
+        "target": lowering.target.name,
+        "precision": lowering.precision,
+        "quantized": lowering.quantized,
+        "settings": lowering.settings.model_dump(mode="json"),
+        "overflow": None if lowering.overflows is None else [asdict(each) for each in lowering.overflows],
+    }
 
 
 def _has_tokens(output: ir.Value) -> bool:

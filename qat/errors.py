@@ -8,7 +8,8 @@ QDQError                what was given, what was expected, what to do; the comma
 ├── ExportError         a target that cannot take this checkpoint, a graph that breaks its contract
 ├── BuildError          an engine builder that is missing or refuses the graph
 ├── DeployError         a model repository that a server would not load
-└── OutputError         an output path that cannot be written
+├── OutputError         an output path that cannot be written
+└── ProcessError        a job of several processes that has lost one
 """
 
 from collections.abc import Iterable
@@ -49,6 +50,10 @@ class DeployError(QDQError):
 
 class OutputError(QDQError):
     """A place that cannot be written."""
+
+
+class ProcessError(QDQError):
+    """A job that has lost one of its processes."""
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

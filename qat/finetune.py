@@ -23,14 +23,16 @@ from transformers import (
 from qat.batches import Collator
 from qat.errors import RecipeError
 from qat.finetune_settings import FinetuneSettings
-from qat.processes import share_first
+from qat.full_disk import naming_full_disk
+from qat.origin import digest_model, digest_rows
+from qat.processes import processes, share_first
 from qat.quiet import quiet_transformers
 from qat.row_order import order_rows
 from qat.tasks.base import Encoded, Feature
 from qat.trainer import QATTrainer, TeachingTrainer
 from qat.training_callbacks import Progress, ReportsSteps, StartsAt
 from qat.training_modes import dropping, recomputing
-from qat.training_run import TrainingRun, identify_run, open_run_together
+from qat.training_run import TrainingRun, open_run_together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,16 @@ class TrainingPlan:
         return QATTrainer(ranges=self.settings.make_ranges(), **shared) if self.quantized else TeachingTrainer(**shared)
 
 
+def identify_training(model: PreTrainedModel, rows: Encoded, plan: TrainingPlan) -> dict[str, object]:
+    """What a model is trained from, as it is now, and how: the same gives the same weights."""
+    return {
+        "model": digest_model(model),
+        "rows": digest_rows(rows),
+        "teacher": None if plan.teacher is None else digest_model(plan.teacher),
+        "settings": plan.settings.model_dump(mode="json"),
+    }
+
+
 def finetune(
     model: PreTrainedModel,
     rows: Encoded,
@@ -132,6 +144,7 @@ def train_rows(
 
     Raises:
         CheckpointError: as ``finetune``, and where the plan's run belongs to another one.
+        OutputError: there is no room left for checkpoints.
         RangeError: as ``finetune``.
         RecipeError: FP16 without a GPU, which would train in FP32 and say nothing.
     """
@@ -147,7 +160,8 @@ def train_rows(
         arguments.output_dir = str(folder)
         found = None
         if run is not None:
-            found = open_run_together(run, identify_run(model, len(rows), rows.source, settings.model_dump()))
+            identity = identify_training(model, rows, plan) | {"processes": processes()}
+            found = open_run_together(run, identity)
         stack.enter_context(dropping(model, settings.dropout))
         stack.enter_context(recomputing(model) if settings.gradient_checkpointing else nullcontext())
         batches = settings.max_steps * settings.accumulate * arguments.world_size
@@ -161,7 +175,7 @@ def train_rows(
             callbacks=[ReportsSteps(progress, None if run is None else folder)],
         )
         trainer.remove_callback(PrinterCallback)
-        with quiet_transformers():
+        with quiet_transformers(), naming_full_disk(folder):
             best, scores = _train(trainer, model, settings, found)
     nn.Module.to(model, device).eval()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -2,18 +2,21 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from qat.checkpoint import Checkpoint, save_checkpoint
-from qat.finetune import Finetuning, TrainingPlan, train_rows
+from qat.finetune import Finetuning, TrainingPlan, identify_training, train_rows
 from qat.finetune_settings import FinetuneSettings
-from qat.processes import rank, wait_for_all
+from qat.locks import hold_folder
+from qat.processes import naming_lost_process, processes, rank, wait_for_all
 from qat.tasks.base import Encoded
 from qat.training_callbacks import Progress
 from qat.training_run import TrainingRun
+from qat.vocabulary import fingerprint_vocabulary
 
 Facts = dict[str, object]
 
@@ -33,6 +36,15 @@ class FinetuneStage:
     teacher: PreTrainedModel | None = None
     run: TrainingRun | None = None
     score: Callable[[], Facts] = field(default=dict)
+
+    def make_plan(self, checkpoint: Checkpoint) -> TrainingPlan:
+        """How that checkpoint is trained."""
+        return TrainingPlan(
+            settings=self.settings,
+            pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0),
+            teacher=self.teacher,
+            run=self.run,
+        )
 
 
 def checkpoints_beside(out: Path) -> Path:
@@ -67,27 +79,39 @@ def finetune_checkpoint(
 
     Raises:
         QDQError: as ``finetune``; the checkpoints of its run stay.
-        OutputError: ``out`` cannot be written.
+        OutputError: ``out`` cannot be written, or another process is at the same run.
+        ProcessError: one of several processes has ended; the checkpoints of its run stay.
     """
-    plan = TrainingPlan(
-        settings=stage.settings,
-        pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0),
-        teacher=stage.teacher,
-        run=stage.run,
-    )
-    done = train_rows(checkpoint.model, rows, plan, progress=progress)
-    facts: Facts = {
-        "finetune": stage.settings.model_dump(),
-        "first_loss": done.first_loss,
-        "last_loss": done.last_loss,
-        "best_step": done.best_step,
-        "held_out": {str(step): loss for step, loss in done.held_out.items()},
-    }
-    wait_for_all()  # the others may still be writing into the run's folder, which the first one deletes
-    if rank() != 0:
-        return done, facts
-    facts |= stage.score()
-    save_checkpoint(checkpoint, out, stage="finetune", inputs=inputs, facts=facts)
+    plan = stage.make_plan(checkpoint)
+    origin = describe_training(checkpoint, rows, stage)
+    with ExitStack() as stack:
+        if stage.run is not None and rank() == 0:
+            stage.run.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold_folder(stage.run.folder))
+        with naming_lost_process("what was trained so far is kept; go on with --resume"):
+            done = train_rows(checkpoint.model, rows, plan, progress=progress)
+            wait_for_all()  # the others may still be writing into the run's folder, which the first one deletes
+        facts: Facts = {
+            "finetune": stage.settings.model_dump(),
+            "first_loss": done.first_loss,
+            "last_loss": done.last_loss,
+            "best_step": done.best_step,
+            "held_out": {str(step): loss for step, loss in done.held_out.items()},
+        }
+        if rank() != 0:
+            return done, facts
+        facts |= stage.score()
+        origin |= {"processes": processes()}  # they know each other once they have trained
+        save_checkpoint(checkpoint, out, stage="finetune", inputs=inputs, facts={"origin": origin, **facts})
     if stage.run is not None:
         shutil.rmtree(stage.run.folder)
     return done, facts
+
+
+def describe_training(checkpoint: Checkpoint, rows: Encoded, stage: FinetuneStage) -> dict[str, object]:
+    """What ``finetune_checkpoint`` makes its folder from; the same origin gives the same weights."""
+    return {
+        "vocabulary": fingerprint_vocabulary(checkpoint.tokenizer),
+        **identify_training(checkpoint.model, rows, stage.make_plan(checkpoint)),
+        "processes": processes(),
+    }

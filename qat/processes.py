@@ -2,26 +2,47 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from torch import distributed
+
+from qat.errors import ProcessError
 
 Value = TypeVar("Value")
 
 
 @contextmanager
 def process_group() -> Iterator[bool]:
-    """Inside the block the processes that torchrun started know each other; the block gets whether this one leads."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+    """Inside the block the processes that torchrun started know each other; the block gets whether this one leads.
+
+    Raises:
+        ProcessError: one of them has ended, or has not answered for half an hour.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(naming_lost_process("nothing was written; start the job again"))
+        begins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized()
+        if begins:
+            distributed.init_process_group("gloo")
+            stack.callback(distributed.destroy_process_group)
         yield rank() == 0
-        return
-    distributed.init_process_group("gloo")
+        if begins:
+            distributed.barrier()
+
+
+@contextmanager
+def naming_lost_process(then: str) -> Iterator[None]:
+    """Inside the block, that another process does not answer is an error that says what ``then`` is to be done.
+
+    Raises:
+        ProcessError: in place of what the library that connects them says.
+    """
     try:
-        yield rank() == 0
-        distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+            raise ProcessError(f"another process of this job has ended or does not answer: {then}") from error
+        raise
 
 
 def rank() -> int:

@@ -114,7 +114,8 @@ class FakeQuantizer(nn.Module):
             return scale_from_amax(self.amax[self.depth], self.spec.scale_type)
         amax, version, scales = self._scales
         if amax is not self.amax or version != self.amax._version:  # torch counts every change of a tensor in place
-            scales = scale_from_amax(self.amax, self.spec.scale_type).unbind()
+            with torch.inference_mode(False):  # what is made in it could not be trained with later
+                scales = scale_from_amax(self.amax, self.spec.scale_type).unbind()
             self._scales = self.amax, self.amax._version, scales
         return scales[self.depth]
 

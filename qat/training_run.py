@@ -1,18 +1,16 @@
 """A training run on disk: where its checkpoints lie, what run they belong to, and which of them a resumed run takes."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
-from torch import nn
-
-from qat.artefacts import write_json
+from qat.artefacts import read_object, write_json
 from qat.errors import CheckpointError
-from qat.processes import rank, share_first
+from qat.processes import processes, rank, share_first
 
 _RUN = "run.json"
 
@@ -23,15 +21,6 @@ class TrainingRun:
 
     folder: Path
     resume: bool = False
-
-
-def identify_run(model: nn.Module, rows: int, source: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two runs the same: the weights they start from, the rows and the settings, as JSON values."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return {"model": digest.hexdigest(), "rows": rows, "source": source, "settings": dict(settings)}
 
 
 def open_run_together(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
@@ -64,8 +53,7 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, identity)
         return None
-    if not run.resume:
-        raise CheckpointError(f"{folder} holds an interrupted run: go on with --resume, or delete the folder")
+    require_uninterrupted(run)
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -78,16 +66,37 @@ def open_run(run: TrainingRun, identity: Mapping[str, Any]) -> Path | None:
     return newest_checkpoint(folder)
 
 
+def forget_run(run: TrainingRun, identity: Mapping[str, Any]) -> None:
+    """Deletes the checkpoints of a run that has come to its end; those of another one stay."""
+    before = read_object(run.folder / _RUN)
+    if all(identity.get(name) == value for name, value in before.items()):
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def require_uninterrupted(run: TrainingRun) -> None:
+    """Passes where a run may begin in its folder, or goes on with what is there.
+
+    Raises:
+        CheckpointError: an interrupted run is there, and ``run`` does not resume.
+    """
+    if not run.resume and (run.folder / _RUN).is_file():
+        raise CheckpointError(f"{run.folder} holds an interrupted run: go on with --resume, or delete the folder")
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of Trainer's in ``folder``, None where there is none; broken ones are deleted.
 
-    Trainer writes ``trainer_state.json`` last: a checkpoint without it was interrupted.
+    Trainer writes ``trainer_state.json`` last: a checkpoint without it was interrupted. The state of the random numbers
+    is written by each of several processes, whenever it comes to it; without it a run would go on with others.
     """
+    names = [f"rng_state_{each}.pth" for each in range(processes())] if processes() > 1 else ["rng_state.pth"]
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for checkpoint in found:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            for name in names:
+                ZipFile(checkpoint / name).close()
+        except (OSError, ValueError, RecursionError, BadZipFile):
             shutil.rmtree(checkpoint)
             continue
         return checkpoint

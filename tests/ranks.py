@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,21 @@ Work = Callable[[Path], None]
 
 def run_ranks(work: Work, folder: Path) -> None:
     """Runs ``work``, a module's function, on ``folder`` in every rank; fails with the traceback of one that failed."""
+    codes = _join_ranks(work, folder)
+    reports = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("failed-*.txt"))]
+    assert reports == []
+    assert codes == [0] * RANKS
+
+
+def lose_last_rank(work: Work, folder: Path) -> str:
+    """The last line of the traceback that the first rank ends with; ``work`` kills the last one's process."""
+    codes = _join_ranks(work, folder)
+    assert codes[-1] == -signal.SIGKILL
+    assert codes[0] == 1, f"an error, in time: {codes}"
+    return (folder / "failed-0.txt").read_text(encoding="utf-8").splitlines()[-1]
+
+
+def _join_ranks(work: Work, folder: Path) -> list[int | None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -30,11 +46,10 @@ def run_ranks(work: Work, folder: Path) -> None:
         process.start()
     for process in started:
         process.join(TIMEOUT)
+    codes = [process.exitcode for process in started]
     for process in started:
         process.kill()
-    reports = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("failed-*.txt"))]
-    assert reports == []
-    assert [process.exitcode for process in started] == [0] * RANKS
+    return codes
 
 
 def _run_rank(work: Work, folder: Path, rank: int, port: int) -> None:

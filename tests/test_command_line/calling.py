@@ -49,9 +49,9 @@ def call(*arguments: object) -> Done:
     return Done(left.value.code or 0, out.getvalue(), err.getvalue())
 
 
-def make_workspace(folder: Path) -> Workspace:
+def make_workspace(folder: Path, *, layers: int = 2) -> Workspace:
     """The checkpoint of a tiny BERT with 64 rows to train and 32 to score on."""
-    checkpoint = save_tiny(tiny_bert(), tiny_tokenizer(), folder / "float")
+    checkpoint = save_tiny(tiny_bert(num_hidden_layers=layers), tiny_tokenizer(), folder / "float")
     train, validation = folder / "train.jsonl", folder / "validation.jsonl"
     write_rows(train, tiny_rows(64, seed=1))
     write_rows(validation, tiny_rows(32, seed=2))

@@ -31,7 +31,7 @@ def test_an_interrupted_run_is_named_and_left_alone(chain: Chain, workspace: Wor
     done = call(*arguments, "--resume")
     assert (done.code, done.out) == (2, "")
     assert done.err == (
-        f"qdq: {checkpoints} holds a run with other model and rows and source and settings: "
+        f"qdq: {checkpoints} holds a run with other model and rows and settings and processes: "
         "give what it was started with, or delete it\n"
     )
     assert list_tree(tmp_path) == before

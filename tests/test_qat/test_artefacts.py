@@ -161,7 +161,7 @@ def test_a_manifest_says_what_made_the_folder(tmp_path: Path) -> None:
         "hub": {"path": "owner/name", "hash": None},
     }
     assert (manifest["stage"], manifest["rows"], manifest["versions"]) == ("calibrate", 3, installed_versions())
-    assert set(manifest) == {"stage", "inputs", "versions", "hardware", "rows"}
+    assert set(manifest) == {"stage", "inputs", "files", "versions", "hardware", "rows"}
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "{broken", "\x00"])

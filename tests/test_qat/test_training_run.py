@@ -12,7 +12,7 @@ from qat.errors import CheckpointError, RangeError
 from qat.finetune import Finetuning, TrainingPlan, split_rows, train_rows
 from qat.finetune_settings import FinetuneSettings
 from qat.training_callbacks import Progress
-from qat.training_run import TrainingRun, newest_checkpoint
+from qat.training_run import TrainingRun, forget_run, newest_checkpoint
 from tests.calibrated import encode_tiny, make_calibrated
 from tests.tiny import tiny_albert, tiny_bert
 
@@ -116,12 +116,26 @@ def test_going_on_equals_never_having_stopped(ranges: str, tmp_path: Path) -> No
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
+def test_a_run_that_ended_and_was_not_written_is_resumed_to_its_end(tmp_path: Path) -> None:
+    whole, resumed = make_calibrated(tiny_bert()), make_calibrated(tiny_bert())
+    expected = train(whole, run=TrainingRun(tmp_path))
+    assert train(resumed, run=TrainingRun(tmp_path, resume=True)) == expected
+    assert all(torch.equal(value, values_of(whole)[name]) for name, value in values_of(resumed).items())
+
+
 def test_a_checkpoint_that_was_being_written_is_not_taken(tmp_path: Path) -> None:
     for step, text in ((2, "{}"), (10, "{}"), (12, '{"global')):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(text)
+        torch.save({}, folder / "rng_state.pth")
     (tmp_path / "checkpoint-14").mkdir()
+    for step, content in ((15, b"PK half of it"), (16, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text("{}")
+        if content is not None:
+            (folder / "rng_state.pth").write_bytes(content)
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     assert newest_checkpoint(tmp_path / "nothing") is None
@@ -152,6 +166,18 @@ def test_an_interrupted_run_is_neither_overwritten_nor_taken_for_another(tmp_pat
     assert refuse(again, TrainingRun(tmp_path, resume=True)).startswith(
         f"{tmp_path / 'run.json'} is no record of a run ("
     )
+
+
+def test_only_the_run_that_ended_is_forgotten(tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path / "run")
+    identity = {"model": "abc", "settings": {"steps": 4}}
+    run.folder.mkdir()
+    (run.folder / "run.json").write_text(json.dumps(identity))
+    forget_run(run, identity | {"model": "abd", "vocabulary": "v"})
+    assert run.folder.is_dir()
+    forget_run(run, identity | {"vocabulary": "v"})
+    assert not run.folder.exists()
+    forget_run(run, identity)
 
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(tmp_path: Path) -> None:
