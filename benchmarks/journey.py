@@ -246,7 +246,7 @@ def _calibrate(journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encod
     with clock.stage("calibrate") as advance:
         return calibrate_checkpoint(
             checkpoint,
-            rows,
+            [rows],
             stage,
             out=journey.out / "calibrated",
             inputs={"checkpoint": journey.checkpoint, "data": journey.data},

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,7 +46,7 @@ class Asking:
 
 
 class Predictor:
-    """An opened artefact that answers texts; open it with ``with``.
+    """An opened artefact that answers texts; open it with ``with``. Several threads may ask it at once.
 
     Attributes:
         truncated: how many of the rows answered so far were longer than the model takes and lost their end.
@@ -69,6 +70,7 @@ class Predictor:
         self._pad = int(self._opened.tokenizer.pad_token_id or 0)
         self._runner = pad_to_shape(self._opened.runner, self._opened.folder, pad_token_id=self._pad)
         self._stack = ExitStack()
+        self._reading = Lock()
         self.truncated = 0
 
     @property
@@ -124,11 +126,12 @@ class Predictor:
     def _answer(self, rows: Rows) -> list[Prediction]:
         opened, asking = self._opened, self._asking
         reading: dict[str, Any] = {"tokenizer": opened.tokenizer, "config": opened.config}
-        encoded = opened.task.ask(rows, max_length=asking.max_length or opened.max_length, **reading)
+        with self._reading:  # a tokenizer changes while it cuts a text, and would cut those of other threads
+            encoded = opened.task.ask(rows, max_length=asking.max_length or opened.max_length, **reading)
+            self.truncated += encoded.truncated
         batching = Batching(pad_token_id=self._pad, batch_size=asking.batch_size, streams=asking.running.at_once)
         keep = partial(_hold, opened, asking.top)
         outputs = answer_rows(feed_runner(self._runner, encoded), encoded, keep, batching=batching)
-        self.truncated += encoded.truncated
         return opened.task.explain(outputs, Asked(rows=rows, encoded=encoded, top=asking.top, **reading))
 
 
