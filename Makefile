@@ -23,7 +23,7 @@ help:
 	@echo "make gpu        on an NVIDIA GPU: engines, their answers, times and training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
-	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours; long"
+	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours, then load: minutes of threads, a million rows"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      removes what the other targets made: .venv, runs, caches"
 
@@ -71,6 +71,7 @@ test-all: test test-long
 
 soak: $(READY)
 	$(PYTEST) --hypothesis-profile soak tests/test_*/test_fuzz.py
+	$(BIN)/python -m tests.soak
 
 check: $(READY)
 	$(BIN)/ruff check

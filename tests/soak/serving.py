@@ -2,6 +2,7 @@
 
 import random
 import resource
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -31,10 +32,18 @@ class Served:
     memory_mb: tuple[float, ...]
 
     @property
+    def settled_mb(self) -> float:
+        """The memory after the warm-up."""
+        return self.memory_mb[self._warm]
+
+    @property
     def growth(self) -> float:
-        """How far memory rose above what it was after the warm-up, as a share of that."""
-        settled = self.memory_mb[int(_WARM * len(self.memory_mb)) :]
-        return max(settled) / settled[0] - 1
+        """How far memory rose above that, as a share of it."""
+        return max(self.memory_mb[self._warm :]) / self.settled_mb - 1
+
+    @property
+    def _warm(self) -> int:
+        return int(_WARM * len(self.memory_mb))
 
 
 def make_requests(texts: Sequence[str]) -> list[list[str]]:
@@ -44,19 +53,21 @@ def make_requests(texts: Sequence[str]) -> list[list[str]]:
     return [*requests, [" ".join(texts) * 20], [texts[0], " ".join(texts) * 20, texts[1]]]
 
 
-def serve(predictor: Predictor, requests: Sequence[Sequence[str]], *, go_on: Callable[[int], bool]) -> Served:
+def serve(predictor: Predictor, requests: Sequence[Sequence[str]], *, go_on: Callable[[int, float], bool]) -> Served:
     """What came of ``THREADS`` threads that ask the open ``predictor`` the same requests, round after round.
 
     Args:
         predictor: is asked every request once before, alone.
         requests: texts each; every thread and round has an order of its own.
-        go_on: whether a thread that did so many rounds begins another.
+        go_on: whether a thread that did so many rounds, in so many seconds, begins another.
     """
     alone = [predictor.predict(texts) for texts in requests]
 
+    started = time.monotonic()
+
     def ask(number: int) -> tuple[int, int]:
         chance, done, wrong = random.Random(number), 0, 0
-        while go_on(done):
+        while go_on(done, time.monotonic() - started):
             for place in chance.sample(range(len(requests)), len(requests)):
                 wrong += predictor.predict(requests[place]) != alone[place]
             done += 1

@@ -19,7 +19,7 @@ def test_threads_share_a_predictor(tmp_path: Path) -> None:
     requests = make_requests([str(row["text"]) for row in tiny_rows(40)])
     for name in CPU_TARGETS:
         with Predictor(folders[name]) as predictor:
-            served = serve(predictor, requests, go_on=lambda done: done < ROUNDS)
+            served = serve(predictor, requests, go_on=lambda done, seconds: done < ROUNDS)
             truncated = predictor.truncated
         assert (served.requests, served.wrong) == (THREADS * ROUNDS * len(requests), 0)
         assert truncated == 2 * (THREADS * ROUNDS + 1)
