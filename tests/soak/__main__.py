@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,6 +68,14 @@ def stream_rows(stage: str, rows: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def soak(minutes: float, rows: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """What came of each part, as it ends."""
+    for runtime in RUNTIMES if minutes else ():
+        yield serve_sample(runtime, minutes, folder)
+    for stage in ("calibrate", "evaluate") if rows else ():
+        yield stream_rows(stage, rows, folder)
+
+
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Load over minutes, and in rows.")
@@ -74,12 +83,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="through calibrate and evaluate; 0 for none")
     asked = parser.parse_args()
     passed = True
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        jobs = [(serve_sample, runtime, asked.minutes) for runtime in RUNTIMES if asked.minutes]
-        jobs += [(stream_rows, stage, asked.rows) for stage in ("calibrate", "evaluate") if asked.rows]
-        for work, what, amount in jobs:
-            found = work(what, amount, folder)
+    with TemporaryDirectory() as folder:
+        for found in soak(asked.minutes, asked.rows, Path(folder)):
             sys.stdout.write(json.dumps(found) + "\n")
             sys.stdout.flush()
             passed &= found["passed"]
