@@ -23,7 +23,7 @@ help:
 	@echo "make gpu        on an NVIDIA GPU: engines, answers, times, fused kernels, training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
-	@echo "make soak       5,000 to 100,000 damaged inputs for each parser of ours, 50 killed runs; long"
+	@echo "make soak       damaged inputs for each parser of ours, 50 killed runs, minutes of threads, a million rows; long"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      removes what the other targets made: .venv, runs, caches"
 
@@ -73,6 +73,7 @@ test-all: test test-long
 soak: $(READY)
 	$(PYTEST) --hypothesis-profile soak tests/test_*/test_fuzz.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.test_command_line.kill_runs --kills 50
+	$(BIN)/python -m tests.soak
 
 check: $(READY)
 	$(BIN)/ruff check

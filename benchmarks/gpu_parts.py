@@ -142,7 +142,7 @@ def prepare(run: GpuRun) -> Prepared:
         record=TaskRecord.of(task, {}, None, training, checkpoint.model.config),
         batch_size=_LARGEST_BATCH,
     )
-    calibrate_checkpoint(checkpoint, training, stage, out=run.out / "calibrated", inputs={"data": run.data})
+    calibrate_checkpoint(checkpoint, [training], stage, out=run.out / "calibrated", inputs={"data": run.data})
     graph = trace_model(checkpoint.model)
     graphs = {
         name: write_exported(

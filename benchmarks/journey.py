@@ -256,7 +256,7 @@ def _calibrate(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stag
     def make(move: Move) -> None:
         calibrate_checkpoint(
             checkpoint,
-            way.training,
+            [way.training],
             stage,
             out=out,
             inputs=inputs,

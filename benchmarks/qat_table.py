@@ -33,7 +33,7 @@ def calibrate_once(material: Material, recipe: Recipe) -> None:
         batch_size=32,
     )
     calibrate_checkpoint(
-        loaded, material.training, stage, out=material.calibrated, inputs={"checkpoint": material.checkpoint}
+        loaded, [material.training], stage, out=material.calibrated, inputs={"checkpoint": material.checkpoint}
     )
 
 

@@ -1,6 +1,7 @@
 """``qdq calibrate``: a float checkpoint becomes a calibrated one."""
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from calibration.calibrate import Calibration
 from calibration.ranges import METHODS, require_method
 from calibration.settings import ALL, BEST, CalibrationSettings
-from calibration.stage import CalibrationStage, calibrate_checkpoint, choose_method
+from calibration.stage import POOL, CalibrationStage, calibrate_checkpoint, choose_method
 from qat.artefacts import require_writable
 from qat.checkpoint import load_checkpoint, read_config
 from qat.commands import load_quantized
@@ -78,20 +79,23 @@ def calibrate_command(
     loaded = load_checkpoint(checkpoint, found)
     names = {} if columns is None else parse_columns(columns)
     wanted = min(limit or stage.samples, stage.samples)
-    rows = found.load(data, columns=names, limit=wanted, require_labels=False)
-    encoded = found.encode(
-        rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
+    parts = (
+        found.encode(
+            rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
+        )
+        for rows in found.stream(data, columns=names, limit=wanted, size=POOL * batch_size)
     )
+    first = next(parts)
     require_writable(out)
     with process_group() as leads, show_progress("calibrate") as advance:
         done = calibrate_checkpoint(
             loaded,
-            encoded,
+            chain([first], parts),
             CalibrationStage(
                 recipe=chosen,
                 target=target,
                 settings=stage,
-                record=TaskRecord.of(found, names, max_length, encoded, loaded.model.config),
+                record=TaskRecord.of(found, names, max_length, first, loaded.model.config),
                 batch_size=batch_size,
             ),
             out=out,

@@ -154,8 +154,16 @@ def _recording(modules: Mapping[str, nn.Module]) -> Iterator[list[Call]]:
         run = module.forward
         quantizers = [quantizer for _, quantizer in calibrated_quantizers(module)]
 
+        inside: list[bool] = []
+
         def forward(*arguments: Any, **named: Any) -> Any:
-            answer = run(*arguments, **named)
+            if inside:  # SqueezeBERT's layers call themselves, to go by their hooks
+                return run(*arguments, **named)
+            inside.append(True)
+            try:
+                answer = run(*arguments, **named)
+            finally:
+                inside.clear()
             depth = max((quantizer.depth for quantizer in quantizers), default=0)
             given = tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments)
             kept = {key: x.detach() if isinstance(x, Tensor) else x for key, x in named.items()}

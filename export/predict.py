@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,7 +51,7 @@ class Asking:
 
 
 class Predictor:
-    """An opened artefact that answers texts; open it with ``with``.
+    """An opened artefact that answers texts; open it with ``with``. Several threads may ask it at once.
 
     Attributes:
         truncated: how many of the rows answered so far were longer than the model takes and lost their end.
@@ -92,6 +93,7 @@ class Predictor:
         self._pad = int(self._opened.tokenizer.pad_token_id or 0)
         self._runner = pad_to_shape(self._opened.runner, self._opened.folder, pad_token_id=self._pad)
         self._stack = ExitStack()
+        self._reading = Lock()
         self.truncated = 0
 
     @property
@@ -147,7 +149,9 @@ class Predictor:
     def _answer(self, rows: Rows) -> list[Prediction]:
         opened, asking = self._opened, self._asking
         reading: dict[str, Any] = {"tokenizer": opened.tokenizer, "config": opened.config}
-        encoded = opened.task.ask(rows, max_length=asking.max_length or opened.max_length, **reading)
+        with self._reading:  # a tokenizer changes while it cuts a text, and would cut those of other threads
+            encoded = opened.task.ask(rows, max_length=asking.max_length or opened.max_length, **reading)
+            self.truncated += encoded.truncated
         batching = Batching(pad_token_id=self._pad, batch_size=asking.batch_size, streams=asking.running.at_once)
         keep = partial(_hold, opened, asking.top)
         outputs = answer_rows(
@@ -158,7 +162,6 @@ class Predictor:
             progress=lambda done, _: self._progress(self._done + done),
         )
         self._done += len(rows)
-        self.truncated += encoded.truncated
         return opened.task.explain(outputs, Asked(rows=rows, encoded=encoded, top=asking.top, **reading))
 
 

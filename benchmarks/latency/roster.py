@@ -123,7 +123,7 @@ def _quantize(setting: Setting, recipe: str, folder: Path) -> Iterator[tuple[str
         record=TaskRecord.of(task, {}, None, rows, checkpoint.model.config),
         batch_size=_BATCH,
     )
-    calibrate_checkpoint(checkpoint, rows, stage, out=folder / recipe, inputs={"data": setting.data})
+    calibrate_checkpoint(checkpoint, [rows], stage, out=folder / recipe, inputs={"data": setting.data})
     graph = trace_model(checkpoint.model)
     for target in _TARGETS:
         path = folder / f"{recipe}-{target}.onnx"

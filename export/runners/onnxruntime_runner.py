@@ -43,7 +43,8 @@ def list_providers(name: str | None) -> list[str]:
     if short not in there:
         missing = known[short].removesuffix(_SUFFIX)
         package = _PACKAGES.get(missing)
-        mend = f"install {package} in place of onnxruntime" if package else "install a build of it that does"
+        gpu = f"install {package} (the extra qdq[gpu]) in place of onnxruntime"
+        mend = gpu if package else "install a build of it that does"
         has = ", ".join(each.removesuffix(_SUFFIX) for each in there.values())
         raise BuildError(
             f"this ONNX Runtime ({ort.__version__}) does not have the provider '{missing}', it has {has}: {mend}"

@@ -11,15 +11,15 @@ from transformers import PreTrainedModel
 from calibration.calibrate import calibrate, observe_batches
 from calibration.candidates import set_ranges
 from calibration.probe import Probe, join_rows, split_rows
-from calibration.replay import Call, list_layers, list_parts, project, record_calls
+from calibration.replay import Call, list_layers, list_parts, project, record_calls, run_up_to
 from calibration.search import add_harms, descend_ladder, search_ranges
 from calibration.settings import CalibrationSettings
 from qat.answers import read_answers
 from qat.huggingface import wrap
 from qat.quantizer import calibrated_quantizers, disable_quantizers, named_quantizers
 from tests.calibrated import tiny_batches
-from tests.tiny import tiny_albert, tiny_bert
-from tests.tolerances import PADDING, PROJECTIONS
+from tests.tiny import TINY_MODELS, tiny_albert, tiny_bert
+from tests.tolerances import PADDING, PROJECTIONS, REPLAYED
 
 Batches = list[dict[str, Tensor]]
 family = pytest.mark.parametrize("make", [tiny_bert, tiny_albert])
@@ -47,12 +47,31 @@ def test_every_run_of_every_layer_is_recorded(make: Callable[[], PreTrainedModel
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-@family
-def test_a_layer_with_nothing_switched_on_does_no_harm(make: Callable[[], PreTrainedModel]) -> None:
+@pytest.mark.parametrize("make", TINY_MODELS.values(), ids=TINY_MODELS)
+def test_a_part_with_nothing_switched_on_does_no_harm(make: Callable[[], PreTrainedModel]) -> None:
     model = wrapped(make)
     calls = record_calls(model, unlabelled(tiny_batches(8)), list_parts(model))
+    layers = list_layers(model)
     with torch.no_grad(), disable_quantizers(model):
-        assert [call.measure() for call in calls] == [0.0] * len(calls)
+        assert max(call.measure() for call in calls) <= REPLAYED.value
+        for part in (call for call in calls if call.name not in layers):
+            around = [call for call in calls if part.name.startswith(f"{call.name}.") and call.depth == part.depth]
+            (again,) = run_up_to([part], around)
+            assert again.measure() <= REPLAYED.value
+
+
+def test_a_part_is_given_what_the_layer_around_it_gives_now() -> None:
+    model = wrapped(tiny_bert)
+    calls = {call.name: call for call in record_calls(model, unlabelled(tiny_batches(8)), list_parts(model))}
+    layer, output = calls["bert.encoder.layer.0"], calls["bert.encoder.layer.0.output"]
+    quantizers = dict(calibrated_quantizers(model))
+    quantizer = quantizers["bert.encoder.layer.0.attention.hidden_quantizer"]
+    quantizer.set_range(torch.full_like(quantizer.amax, 0.5))
+    with torch.no_grad(), disable_quantizers(model):
+        quantizer.enabled = True
+        (now,) = run_up_to([output], [layer])
+        assert output.measure() == 0.0
+        assert 0.0 < now.measure() == layer.measure()
 
 
 def test_projections_have_the_gauss_newton_matrix_of_the_softmax() -> None:

@@ -370,5 +370,5 @@ def test_a_provider_that_is_not_installed(model: Path, monkeypatch: pytest.Monke
         check_repository(model.parent, provider="cuda")
     assert str(caught.value) == (
         f"this ONNX Runtime ({ort.__version__}) does not have the provider 'CUDA', it has CPU: install onnxruntime-gpu "
-        "in place of onnxruntime"
+        "(the extra qdq[gpu]) in place of onnxruntime"
     )

@@ -195,8 +195,8 @@ def test_a_provider_that_is_not_installed_is_named_with_those_that_are(
     monkeypatch.setattr("onnxruntime.__version__", "1.2.3")
     asking = Asking(running=Running(provider="CUDA"))
     assert refuse(lambda: qdq.predict(folder, ["ba"], asking=asking), BuildError) == (
-        "this ONNX Runtime (1.2.3) does not have the provider 'CUDA', it has CPU: install onnxruntime-gpu in place of "
-        "onnxruntime"
+        "this ONNX Runtime (1.2.3) does not have the provider 'CUDA', it has CPU: install onnxruntime-gpu (the extra "
+        "qdq[gpu]) in place of onnxruntime"
     )
     assert refuse(lambda: list_providers("CoreML"), BuildError) == (
         "this ONNX Runtime (1.2.3) does not have the provider 'CoreML', it has CPU: install a build of it that does"
