@@ -30,6 +30,7 @@ from export.gpu import find_gpu
 from export.graph_file import read_graph
 from export.multiplies import count_macs
 from export.timing_cache import keep_timings
+from export.valid_graph import read_valid_graph
 from qat.errors import BuildError, suggest
 
 __all__ = ["BuilderName", "BuiltEngine", "EngineSpec", "ShapeRange", "build_engine", "parse_shapes"]
@@ -73,10 +74,11 @@ def build_engine(
 
     Raises:
         BuildError: the builder is missing, lacks the hardware or a feature, or refuses the graph; an axis has no range.
-        ExportError: no readable ONNX file.
+        ExportError: no readable ONNX file, or a graph that contradicts itself.
         OutputError: ``timings`` cannot be written.
     """
     onnx_path = Path(onnx_path)
+    read_valid_graph(onnx_path)
     ranges = [_input_ranges(onnx_path, shapes) for shapes in spec.profiles]
     trt = load_builder(spec.builder)
     targets, gpu = find_hardware(trt, spec.builder, spec.hardware), find_gpu()
