@@ -1,4 +1,4 @@
-"""An ONNX file whose graph holds together, or a refusal: a builder's parser may end the process on one that does not."""
+"""An ONNX file whose graph holds together, or a refusal: on another, a builder's parser may end the whole process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -16,12 +16,12 @@ BETWEEN = b"\x00"
 
 NAMES = tuple(sorted(str(command.name) for command in app.registered_commands))
 WORDS = (
-    "--out --task --data --eval --columns --max-length --batch-size --limit --set --recipe --target --json --shapes "
-    "--help --hardware --builder --precision --method --unknown -- - . .. / /dev/null no/such/place 0 -1 1e999 1x128 "
-    "0x0 text-classification text=a = a=b=c weights=7 finetune.x=[[[ \x1b[2J \udcff 😀 \u202e rtx linear percentile "
-    "fp16 [red] {} * ~ $HOME C:\\x http://127.0.0.1:1/x"
-).split(" ")
-WORDS += ["", " ", "a\nb", "a" * 300, "9" * 30]
+    "--out", "--task", "--data", "--eval", "--columns", "--max-length", "--batch-size", "--limit", "--set", "--recipe",
+    "--target", "--json", "--shapes", "--help", "--hardware", "--builder", "--precision", "--method", "--unknown", "--",
+    "-", "", " ", ".", "..", "/", "/dev/null", "no/such/place", "a" * 300, "0", "-1", "1e999", "9" * 30, "1x128", "0x0",
+    "text-classification", "text=a", "=", "a=b=c", "weights=7", "finetune.x=[[[", "\x1b[2J", "\udcff", "😀", "\u202e",
+    "rtx", "linear", "percentile", "fp16", "[red]", "{}", "*", "~", "$HOME", "a\nb", "C:\\x", "http://127.0.0.1:1/x",
+)  # fmt: skip
 
 
 def order_words(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:

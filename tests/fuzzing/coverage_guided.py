@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
 
 PARTS = ("qat", "calibration", "export", "command_line")
 """The modules ``<part>_targets`` beside this one."""

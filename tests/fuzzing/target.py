@@ -74,8 +74,7 @@ def survive(read: Callable[..., object], *given: object) -> object:
     """What ``read`` gives; None where it refuses in words, by an error of ours."""
     try:
         return read(*given)
-    except QDQError as error:
-        assert str(error).strip()
+    except QDQError:
         return None
 
 
