@@ -85,11 +85,8 @@ def write_json(path: Path, value: object) -> None:
 
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file, as ``sha256:<hex>``, read in blocks."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def installed_versions() -> dict[str, str]:
