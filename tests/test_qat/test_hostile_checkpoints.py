@@ -189,6 +189,7 @@ def array(*parts: object) -> bytes:
         (b"\x81\xa1a\xd5\xff12", "invalid timestamp data (length 2)"),
         (array((2**40, 2**40), "float32", b"1234"), "bytes in 4"),
         (array((0, 2**63), "float32", b""), "failed to unpack the object"),
+        (array(("../..", 2**63), "float32", b"1234"), "an array whose shape is not of whole numbers"),
         (array((1,), 5, b"1234"), "an array whose type is a int, with 1 axes"),
         (array((1,) * 100_000, "float32", b"1234"), "an array whose type is a bytes, with 100000 axes"),
         (msgpack.packb({"params": 5}), "it holds a int, not a tree of arrays"),
