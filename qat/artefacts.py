@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -91,13 +92,16 @@ def hash_file(path: Path) -> str:
 
 def installed_versions() -> dict[str, str]:
     """The versions of the packages that shape an artefact, those that are installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: _find_version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | {name: each for name, each in found.items() if each is not None}
+
+
+@cache
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def write_manifest(folder: Path, *, stage: str, inputs: Mapping[str, Path], facts: Mapping[str, object]) -> None:

@@ -55,7 +55,10 @@ def count_int8(audit: RuntimeAudit) -> int:
 def _optimize(model: onnx.ModelProto, onnx_path: Path) -> Sequence[onnx.NodeProto]:
     """The nodes that a session of this machine would run."""
     known = onnxruntime.capi.onnxruntime_pybind11_state
-    refusals = (known.Fail, known.InvalidGraph, known.InvalidArgument, known.NotImplemented, known.RuntimeException)
+    refusals = (
+        *(known.Fail, known.InvalidGraph, known.InvalidArgument, known.NotImplemented, known.RuntimeException),
+        UnicodeDecodeError,  # a message with a name in it that is no text
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it warns that a saved graph belongs to this machine: it is read and thrown away
     with tempfile.TemporaryDirectory() as folder:

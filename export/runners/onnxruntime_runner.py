@@ -19,7 +19,10 @@ from export.decoder_graphs import PRESENT
 from export.runners.base import AlwaysOpen, Arrays, refuse_run, require_shapes
 from qat.errors import BuildError, CheckpointError, suggest
 
-_REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator)
+_REFUSALS = (
+    *(Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator),
+    UnicodeDecodeError,  # a message with a name in it that is no text
+)
 _SUFFIX = "ExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _PACKAGES = {"NvTensorRTRTX": "onnxruntime-gpu", "Tensorrt": "onnxruntime-gpu", "CUDA": "onnxruntime-gpu"}

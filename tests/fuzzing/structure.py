@@ -6,8 +6,8 @@ from typing import Any
 
 import msgpack
 import onnx
-from google.protobuf import json_format
-from google.protobuf.message import DecodeError
+from google.protobuf import json_format  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
 from tests.mutations import change_bytes, change_tree
 

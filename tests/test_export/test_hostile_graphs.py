@@ -147,3 +147,18 @@ def test_a_graph_that_contradicts_itself_never_reaches_a_builder(reader: str, tm
         f"{path} holds no valid ONNX graph (DequantizeLinear 'x_quant/DQ' reads 'x_quant/Q:0', which nothing makes); "
         "export it again"
     )
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = save_graph(tmp_path, linear_graph((2, 4)))
+    read, damaged = b"\x0dx_quant/scale\x0a\x04zero\x12\x0cx", b"\x0dx_quant/\xcacale\x0a\x04zero\x12\x0cx"
+    path.write_bytes(path.read_bytes().replace(read, damaged))
+    codec = "'utf-8' codec can't decode byte 0xca in position "
+    said = refusal(BuildError, READERS["audit onnxruntime"], path)
+    assert said.startswith(f"ONNX Runtime refuses {path}: {codec}")
+    said = refusal(CheckpointError, OnnxRuntimeRunner, path)
+    assert said.startswith(f"ONNX Runtime cannot load {path}: {codec}")
+    (path.parent / MANIFEST).unlink()
+    assert refusal(ExportError, READERS["build"], path) == (
+        f"{path} holds no valid ONNX graph (the names of 'x_quant/DQ' are no text); export it again"
+    )
