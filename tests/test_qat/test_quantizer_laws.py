@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qat.fake_quant import fake_quantize, largest_magnitude, scale_from_amax
-from qat.fused_cpu import composed_only
+from qat.fused_kernels import composed_only
 from qat.quantizer import FakeQuantizer
 from qat.spec import LARGEST_SCALE, SMALLEST_SCALE, PerChannel, QuantSpec, ScaleType
 from tests.oracles import Floats
