@@ -61,6 +61,8 @@ def _require_names(path: Path, graph: onnx.GraphProto, outer: frozenset[str]) ->
     for node in graph.node:
         if any(isinstance(text, bytes) for text in (node.op_type, node.domain, node.name, *node.input, *node.output)):
             raise _refuse(path, f"the names of '{node.name}' are no text")
+        if not node.output:
+            raise _refuse(path, f"{node.op_type or 'a node'} '{node.name}' makes nothing")
         for name in node.input:
             if name and name not in known:
                 raise _refuse(path, f"{node.op_type} '{node.name}' reads '{name}', which nothing makes")

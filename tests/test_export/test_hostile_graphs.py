@@ -138,14 +138,13 @@ def test_a_graph_that_asks_for_more_than_any_memory_is_refused_where_it_runs(tmp
     assert refusal(BuildError, READERS["audit openvino"], path).startswith(f"OpenVINO refuses {path}: ")
 
 
-@pytest.mark.parametrize("reader", ["build", "audit"])
-def test_a_graph_that_contradicts_itself_never_reaches_a_builder(reader: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", READERS)
+def test_a_graph_that_contradicts_itself_reaches_no_builder_and_no_runtime(reader: str, tmp_path: Path) -> None:
     model = linear_graph((2, 4))
     del model.graph.node[0].output[:]
     path = save_graph(tmp_path, model)
     assert refusal(ExportError, READERS[reader], path) == (
-        f"{path} holds no valid ONNX graph (DequantizeLinear 'x_quant/DQ' reads 'x_quant/Q:0', which nothing makes); "
-        "export it again"
+        f"{path} holds no valid ONNX graph (QuantizeLinear 'x_quant/Q' makes nothing); export it again"
     )
 
 
@@ -154,11 +153,9 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     read, damaged = b"\x0dx_quant/scale\x0a\x04zero\x12\x0cx", b"\x0dx_quant/\xcacale\x0a\x04zero\x12\x0cx"
     path.write_bytes(path.read_bytes().replace(read, damaged))
     codec = "'utf-8' codec can't decode byte 0xca in position "
-    said = refusal(BuildError, READERS["audit onnxruntime"], path)
-    assert said.startswith(f"ONNX Runtime refuses {path}: {codec}")
     said = refusal(CheckpointError, OnnxRuntimeRunner, path)
     assert said.startswith(f"ONNX Runtime cannot load {path}: {codec}")
-    (path.parent / MANIFEST).unlink()
-    assert refusal(ExportError, READERS["build"], path) == (
-        f"{path} holds no valid ONNX graph (the names of 'x_quant/DQ' are no text); export it again"
-    )
+    for reader in READERS.values():
+        assert refusal(ExportError, reader, path) == (
+            f"{path} holds no valid ONNX graph (the names of 'x_quant/DQ' are no text); export it again"
+        )
