@@ -148,6 +148,9 @@ def _set_shapes(builder: Any, network: Any, config: Any, profiles: Sequence[Mapp
     dynamic = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
+        if tensor.name not in profiles[0]:
+            known = suggest(tensor.name, profiles[0])
+            raise BuildError(f"the builder calls an input {tensor.name!r}, which the graph has not; {known}; rename it")
         sizes = [ranges[tensor.name] for ranges in profiles]
         if all(axes == sizes[0] for axes in sizes) and all(low == high for low, _, high in sizes[0]):
             tensor.shape = tuple(low for low, _, _ in sizes[0])
