@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -265,6 +266,11 @@ def _audit_of_manifest(path: Path) -> EngineAudit:
     if not manifest_of(path).is_file():
         return unavailable_audit(f"no manifest {manifest_of(path).name} beside the engine")
     try:
-        return TypeAdapter(EngineAudit).validate_python(manifest["audit"])
+        return _audit_schema().validate_python(manifest["audit"])
     except (KeyError, ValidationError):
         return unavailable_audit(f"{manifest_of(path).name} holds no audit that can be read; build the engine again")
+
+
+@cache
+def _audit_schema() -> TypeAdapter[EngineAudit]:
+    return TypeAdapter(EngineAudit)

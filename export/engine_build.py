@@ -30,6 +30,7 @@ from export.gpu import find_gpu
 from export.graph_file import read_graph
 from export.multiplies import count_macs
 from export.timing_cache import keep_timings
+from export.valid_graph import read_valid_graph
 from qat.errors import BuildError, suggest
 
 __all__ = ["BuilderName", "BuiltEngine", "EngineSpec", "ShapeRange", "build_engine", "parse_shapes"]
@@ -73,10 +74,11 @@ def build_engine(
 
     Raises:
         BuildError: the builder is missing, lacks the hardware or a feature, or refuses the graph; an axis has no range.
-        ExportError: no readable ONNX file.
+        ExportError: no readable ONNX file, or a graph that contradicts itself.
         OutputError: ``timings`` cannot be written.
     """
     onnx_path = Path(onnx_path)
+    read_valid_graph(onnx_path)
     ranges = [_input_ranges(onnx_path, shapes) for shapes in spec.profiles]
     trt = load_builder(spec.builder)
     targets, gpu = find_hardware(trt, spec.builder, spec.hardware), find_gpu()
@@ -146,6 +148,9 @@ def _set_shapes(builder: Any, network: Any, config: Any, profiles: Sequence[Mapp
     dynamic = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
+        if tensor.name not in profiles[0]:
+            known = suggest(tensor.name, profiles[0])
+            raise BuildError(f"the builder calls an input {tensor.name!r}, which the graph has not; {known}; rename it")
         sizes = [ranges[tensor.name] for ranges in profiles]
         if all(axes == sizes[0] for axes in sizes) and all(low == high for low, _, high in sizes[0]):
             tensor.shape = tuple(low for low, _, _ in sizes[0])

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from export.builders import hardware_names, load_builder
 from export.engine_build import BuiltEngine
 from export.engine_spec import EngineSpec
@@ -29,6 +31,25 @@ class Origin:
     version: str
     gpu: str | None
     files: Mapping[str, str]
+
+
+class _Builder(BaseModel):
+    """By what an engine was built."""
+
+    name: str
+    version: str
+
+
+class _Facts(BaseModel):
+    """What a manifest tells of its engine."""
+
+    model_config = ConfigDict(strict=True)
+
+    builder: _Builder
+    hardware: tuple[str, ...] = Field(strict=False)
+    seconds: float
+    gpu: str | None
+    macs: dict[str, int]
 
 
 def read_origin(onnx_path: Path, spec: EngineSpec) -> Origin:
@@ -127,9 +148,11 @@ def explain_rebuild(path: Path, origin: Origin) -> str:
     except CheckpointError:
         return "its file does not match its manifest"
     try:
-        return _find_change(path, manifest, origin)
-    except (KeyError, TypeError, AttributeError):
+        changed = _find_change(path, manifest, origin)
+        _Facts.model_validate(manifest)  # which ``read_built`` will need
+    except (KeyError, TypeError, AttributeError, ValidationError):
         return "its manifest cannot be read"
+    return changed
 
 
 def _find_change(path: Path, manifest: Mapping[str, Any], origin: Origin) -> str:
@@ -161,15 +184,15 @@ def read_built(path: Path, origin: Origin) -> BuiltEngine:
         CheckpointError: it is gone or was changed since.
     """
     manifest = read_manifest_of(path)
-    table = manifest["layer_table"]
+    facts = _Facts.model_validate(manifest)
     return BuiltEngine(
         plan=path.read_bytes(),
-        layer_table=None if table is None else table_of(path).read_text(encoding="utf-8"),
-        builder=manifest["builder"]["name"],
-        version=manifest["builder"]["version"],
-        hardware=tuple(manifest["hardware"]),
-        seconds=manifest["seconds"],
+        layer_table=None if manifest["layer_table"] is None else table_of(path).read_text(encoding="utf-8"),
+        builder=facts.builder.name,
+        version=facts.builder.version,
+        hardware=facts.hardware,
+        seconds=facts.seconds,
         spec=origin.spec,
-        gpu=manifest["gpu"],
-        macs=manifest["macs"],
+        gpu=facts.gpu,
+        macs=facts.macs,
     )

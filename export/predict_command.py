@@ -1,6 +1,5 @@
 """``qdq predict``: what an artefact says of texts."""
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ import typer
 from export.predict import Asking, Predictor
 from export.runners.running import Running
 from qat.artefacts import atomic_file
-from qat.console import print_json, say, show_progress
+from qat.console import format_json, print_json, say, show_progress
 from qat.data import count_rows, parse_columns
 from qat.errors import DataError
 from qat.options import BatchSizeOption, ColumnsOption, JsonOption, LimitOption, MaxLengthOption, TaskOption
@@ -99,6 +98,6 @@ def _open_lines(out: Path | None) -> Iterator[TextIO]:
 def _write(parts: Iterable[list[Prediction]], lines: TextIO) -> int:
     count = 0
     for part in parts:
-        lines.writelines(json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n" for told in part)
+        lines.writelines(format_json(told) + "\n" for told in part)
         count += len(part)
     return count

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -97,22 +98,22 @@ def format_json(value: object) -> str:
 
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file, as ``sha256:<hex>``, read in blocks."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def installed_versions() -> dict[str, str]:
     """The versions of the packages that shape an artefact, those that are installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: _find_version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | {name: each for name, each in found.items() if each is not None}
+
+
+@cache
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def write_manifest(folder: Path, *, stage: str, inputs: Mapping[str, Path], facts: Mapping[str, object]) -> None:

@@ -121,6 +121,18 @@ def format_cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def format_json(value: object) -> str:
+    r"""``value`` as one line of JSON, letters as they are; what commands a terminal is escaped as JSON escapes it.
+
+    >>> format_json({"label": "ä\x9b31m"})
+    '{"label": "ä\\u009b31m"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if category(c) in _CONTROLS and c not in _HARMLESS else c for c in text)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """``value`` as one line of JSON, the last of standard output."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

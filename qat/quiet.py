@@ -1,7 +1,8 @@
-"""What transformers says on the way, held back where our own messages say more."""
+"""What other libraries say on the way, held back where our own messages say more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 
 from transformers.utils import logging
 
@@ -18,3 +19,14 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Inside the block the logger of that name says nothing; afterwards as before."""
+    logger = getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

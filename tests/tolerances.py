@@ -15,6 +15,9 @@ class Tolerance(NamedTuple):
 
 
 SDPA = Tolerance(2e-5, "the contract's figure: fused attention sums its products in another order than eager attention")
+HALF_STEP = Tolerance(
+    0.5 + 2.0**-16, "of a step: half of one, and FP32's roundings of the quotient and of the product, 2^-17 each"
+)
 PADDING = Tolerance(1e-5, "a wider batch lets the matmuls add the same products in another order")
 SCALE_GRADIENT = Tolerance(1e-5, "an FP32 quotient and an FP32 sum of at most 64 terms against the FP64 oracle")
 DISTILLATION = Tolerance(1e-5, "FP32 logarithms and exponentials against the FP64 oracle")

@@ -12,6 +12,7 @@ import onnxruntime
 from export.audit.products import Product, list_products, name_node
 from export.audit.runtime_audit import RuntimeAudit, RuntimeRow, count_rows
 from export.graph_file import read_graph
+from export.valid_graph import read_valid_graph
 from qat.errors import BuildError
 
 _INT8_OPERATIONS = frozenset({
@@ -27,9 +28,10 @@ def audit_onnxruntime(onnx_path: Path) -> RuntimeAudit:
     """The audit of the graph as ONNX Runtime's CPU provider optimizes it on this machine.
 
     Raises:
-        ExportError: no readable ONNX file.
+        ExportError: no readable ONNX file, or a graph that contradicts itself.
         BuildError: ONNX Runtime refuses the graph.
     """
+    read_valid_graph(onnx_path)
     model = read_graph(onnx_path, weights=True)
     for node in model.graph.node:
         node.name = name_node(node)
@@ -55,7 +57,10 @@ def count_int8(audit: RuntimeAudit) -> int:
 def _optimize(model: onnx.ModelProto, onnx_path: Path) -> Sequence[onnx.NodeProto]:
     """The nodes that a session of this machine would run."""
     known = onnxruntime.capi.onnxruntime_pybind11_state
-    refusals = (known.Fail, known.InvalidGraph, known.InvalidArgument, known.NotImplemented, known.RuntimeException)
+    refusals = (
+        *(known.Fail, known.InvalidGraph, known.InvalidArgument, known.NotImplemented, known.RuntimeException),
+        UnicodeDecodeError,  # a message with a name in it that is no text
+    )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it warns that a saved graph belongs to this machine: it is read and thrown away
     with tempfile.TemporaryDirectory() as folder:

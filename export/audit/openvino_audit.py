@@ -21,6 +21,7 @@ from export.openvino_model import (
     load_openvino,
     read_rest,
 )
+from export.valid_graph import read_valid_graph
 from qat.errors import BuildError
 
 _NO_WORK = frozenset({"Input", "Output", "Reshape"})  # a reshape is another view of the same bytes
@@ -53,9 +54,10 @@ def audit_openvino(onnx_path: Path) -> OpenVinoAudit:
     """The audit of the graph as OpenVINO's CPU plugin compiles it on this machine.
 
     Raises:
-        ExportError: no readable ONNX file.
+        ExportError: no readable ONNX file, or a graph that contradicts itself.
         BuildError: OpenVINO is not installed, or refuses the graph.
     """
+    read_valid_graph(onnx_path)
     model = read_graph(onnx_path, weights=True)
     for node in model.graph.node:
         node.name = name_node(node)

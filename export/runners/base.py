@@ -1,13 +1,14 @@
 """The one shape of everything that can infer: a context manager with named arrays in and named arrays out."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qat.errors import DataError
+from qat.errors import CheckpointError, DataError
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -59,6 +60,12 @@ def require_shapes(runner: Runner, feed: Mapping[str, NDArray[np.generic]]) -> N
                 f"{runner.name} was given {name} of shape {_write(given)}, but the graph takes {_write(axes)}: "
                 "feed that shape (qdq evaluate pads to it), or export again without export.shape"
             )
+
+
+def refuse_run(runtime: str, path: Path, feed: Mapping[str, NDArray[np.generic]], reason: str) -> CheckpointError:
+    """The error for a graph that was loaded and fails where it is run."""
+    shapes = ", ".join(f"{name} of {_write(array.shape)}" for name, array in feed.items())
+    return CheckpointError(f"{path} was loaded and cannot be run by {runtime} on {shapes}: {reason}; export it again")
 
 
 def _write(shape: Sequence[int | str]) -> str:

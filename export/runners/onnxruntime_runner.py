@@ -16,9 +16,13 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as UnknownOperator
 
 from export.decoder_graphs import PRESENT
-from export.runners.base import AlwaysOpen, Arrays, require_shapes
+from export.runners.base import AlwaysOpen, Arrays, refuse_run, require_shapes
 from qat.errors import BuildError, CheckpointError, suggest
 
+_REFUSALS = (
+    *(Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator),
+    UnicodeDecodeError,  # a message with a name in it that is no text
+)
 _SUFFIX = "ExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _PACKAGES = {"NvTensorRTRTX": "onnxruntime-gpu", "Tensorrt": "onnxruntime-gpu", "CUDA": "onnxruntime-gpu"}
@@ -83,6 +87,7 @@ class OnnxRuntimeRunner(AlwaysOpen):
         providers = list_providers(provider)
         self.name = "onnxruntime"
         self.precision = precision
+        self._path = Path(path)
         options = ort.SessionOptions()
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
@@ -92,7 +97,7 @@ class OnnxRuntimeRunner(AlwaysOpen):
             raise CheckpointError(f"no ONNX file at {path}: give a file, or a folder that qdq export wrote")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
-        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException, UnknownOperator) as error:
+        except _REFUSALS as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"ONNX Runtime cannot load {path}: {reason}; export it again") from error
         if self._session.get_providers()[0] != providers[0]:
@@ -111,7 +116,11 @@ class OnnxRuntimeRunner(AlwaysOpen):
 
         Raises:
             DataError: sizes that a graph of fixed shape does not take.
+            CheckpointError: a graph that cannot be run after all.
         """
         require_shapes(self, feed)
-        answers = self._session.run(self._outputs, {name: feed[name] for name in self.inputs})
+        try:
+            answers = self._session.run(self._outputs, {name: feed[name] for name in self.inputs})
+        except _REFUSALS as error:
+            raise refuse_run("ONNX Runtime", self._path, feed, str(error).splitlines()[0]) from error
         return dict(zip(self._outputs, answers, strict=True))

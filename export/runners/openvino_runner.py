@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from export.decoder_graphs import PRESENT
 from export.graph_file import read_graph
 from export.openvino_model import Rest, compile_graph, explain_refusal, read_rest
-from export.runners.base import AlwaysOpen, Arrays, require_shapes
+from export.runners.base import AlwaysOpen, Arrays, refuse_run, require_shapes
 from qat.errors import CheckpointError
 
 
@@ -51,6 +51,7 @@ class OpenVinoRunner(AlwaysOpen):
             said = explain_refusal(error)
             raise CheckpointError(f"OpenVINO cannot load {path}: {said}; export it again") from error
         self.name = "openvino"
+        self._path = Path(path)
         floats = {"f32": "fp32", "f16": "fp16"}.get(read_rest(compiled), read_rest(compiled))
         self.precision = f"int8+{floats}" if quantized else floats
         self.inputs: Mapping[str, tuple[int | str, ...]] = _read_shapes(Path(path), compiled)
@@ -65,12 +66,15 @@ class OpenVinoRunner(AlwaysOpen):
 
         Raises:
             DataError: sizes that a graph of fixed shape does not take.
+            CheckpointError: a graph that cannot be run after all.
         """
         require_shapes(self, feed)
         request = self._idle.get()
         try:
             answers = request.infer({name: feed[name] for name in self.inputs}, share_inputs=True)
             return {name: np.array(answers[name]) for name in self._outputs}
+        except RuntimeError as error:
+            raise refuse_run("OpenVINO", self._path, feed, explain_refusal(error)) from error
         finally:
             self._idle.put(request)
 

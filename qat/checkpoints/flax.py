@@ -173,6 +173,8 @@ def _decode(kind: int, data: bytes) -> Tensor:
     shape, dtype, values = msgpack.unpackb(data, raw=True)
     if not isinstance(dtype, bytes) or len(shape) > _MOST_AXES:
         raise ValueError(f"an array whose type is a {type(dtype).__name__}, with {len(shape)} axes")
+    if not all(isinstance(size, int) for size in shape):
+        raise ValueError("an array whose shape is not of whole numbers")
     name = dtype.decode()
     if name not in _TYPES:
         raise ValueError(f"an array of type {name}")

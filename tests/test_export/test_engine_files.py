@@ -144,6 +144,21 @@ def test_a_file_that_is_missing_or_does_not_match_builds_again(copied: tuple[Pat
     assert explain_rebuild(engine, origin) == "there is none yet"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"macs": None}, {"hardware": 5}, {"seconds": "soon"}, {"builder": {"version": "VERSION"}}, {"macs": {"a": []}}],
+)
+def test_a_manifest_that_lost_what_an_engine_is_described_by_builds_again(
+    copied: tuple[Path, Path], damage: dict[str, object]
+) -> None:
+    path, engine = copied
+    origin = read_origin(path, SPEC)
+    manifest = json.loads(manifest_of(engine).read_text())
+    text = json.dumps(manifest | damage).replace("VERSION", manifest["builder"]["version"])
+    manifest_of(engine).write_text(text)
+    assert explain_rebuild(engine, origin) == "its manifest cannot be read"
+
+
 def test_the_origin_of_an_engine_for_this_machine_names_its_gpu(
     copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

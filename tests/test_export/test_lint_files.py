@@ -105,6 +105,14 @@ def test_an_opset_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "(opset 0 is none)" in refusal(save_graph(tmp_path, linear(opset=0)))
 
 
+def test_shapes_that_cannot_be_inferred_are_no_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = linear()
+    del model.opset_import[:]
+
+    assert lint(save_graph(tmp_path, model), target="rtx").nodes == 4
+    assert caplog.records == []
+
+
 def save_apart(folder: Path, location: str = "model.bin") -> Path:
     """A graph with every weight, scales included, in a file of its own."""
     path = folder / "model.onnx"

@@ -9,7 +9,16 @@ from functools import partial
 
 import pytest
 
-from qat.console import format_cell, print_json, print_table, say, show_controls, show_progress, show_stages
+from qat.console import (
+    format_cell,
+    format_json,
+    print_json,
+    print_table,
+    say,
+    show_controls,
+    show_progress,
+    show_stages,
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -132,6 +141,14 @@ def test_text_commands_no_terminal(text: str, capsys: Captured) -> None:
     shown = ascii(text)[1:-1]
     assert [line.rstrip() for line in printed.out.splitlines()] == [f"title {shown}", f"head {shown}", shown]
     assert printed.err == f"{shown}\n"
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_a_line_of_json_commands_no_terminal_and_keeps_its_value(text: str) -> None:
+    line = format_json({"label": text, "of": "ä"})
+    assert "ä" in line
+    assert show_controls(line) == line
+    assert json.loads(line) == {"label": text, "of": "ä"}
 
 
 @pytest.mark.parametrize(

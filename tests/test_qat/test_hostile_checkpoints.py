@@ -1,9 +1,7 @@
 """Checkpoints made to harm: refused in one line, in bounded memory and time, before anything of theirs runs."""
 
 import json
-import resource
 import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,15 +10,14 @@ import pytest
 
 from export.runners.artefact import open_artefact
 from qat.artefacts import read_manifest
-from qat.checkpoint import _plain, load_checkpoint
+from qat.checkpoint import _plain, load_checkpoint, load_whole
 from qat.checkpoints.flax import FILE, INDEX
 from qat.errors import CheckpointError
+from tests.bounded import bounded
 from tests.calibrated import TASK
 from tests.tiny import save_tiny, tiny_bert, tiny_tokenizer
 
 DEEP = "[" * 100_000
-_KILOBYTES = 300_000
-_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -31,10 +28,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _bounds() -> Iterator[None]:
     """No test here may take long, or make the process larger by much."""
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert time.monotonic() - start < _SECONDS
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < _KILOBYTES
+    with bounded():
+        yield
 
 
 def refusal(folder: Path) -> str:
@@ -54,6 +49,18 @@ def test_code_from_the_hub_is_not_run(folder: Path, name: str) -> None:
         f"the configuration of {folder} asks for code from the hub ({name} is 'kernels-community/flash-attn2'), which "
         f"is not run: take {name} out of it"
     )
+
+
+def test_the_name_of_a_model_is_no_path(folder: Path) -> None:
+    change(folder / "config.json", {"architectures": ["../../evil"], "_name_or_path": "../../evil"})
+    with pytest.raises(CheckpointError) as caught:
+        load_whole(folder)
+    assert str(caught.value) == (
+        f"{folder} does not say which model it holds (architectures is '../../evil'): add --task, for instance "
+        "--task text-classification"
+    )
+    change(folder / "config.json", {"model_type": "../../bert"})
+    assert refusal(folder).startswith("model family '../../bert' is not supported: ")
 
 
 @pytest.mark.parametrize(
@@ -182,6 +189,7 @@ def array(*parts: object) -> bytes:
         (b"\x81\xa1a\xd5\xff12", "invalid timestamp data (length 2)"),
         (array((2**40, 2**40), "float32", b"1234"), "bytes in 4"),
         (array((0, 2**63), "float32", b""), "failed to unpack the object"),
+        (array(("../..", 2**63), "float32", b"1234"), "an array whose shape is not of whole numbers"),
         (array((1,), 5, b"1234"), "an array whose type is a int, with 1 axes"),
         (array((1,) * 100_000, "float32", b"1234"), "an array whose type is a bytes, with 100000 axes"),
         (msgpack.packb({"params": 5}), "it holds a int, not a tree of arrays"),
