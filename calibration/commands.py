@@ -1,9 +1,10 @@
 """``qdq calibrate``: a float checkpoint becomes a calibrated one."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,12 +80,9 @@ def calibrate_command(
     loaded = load_checkpoint(checkpoint, found)
     names = {} if columns is None else parse_columns(columns)
     wanted = min(limit or stage.samples, stage.samples)
-    parts = (
-        found.encode(
-            rows, tokenizer=loaded.tokenizer, config=loaded.model.config, max_length=max_length, require_labels=False
-        )
-        for rows in found.stream(data, columns=names, limit=wanted, size=POOL * batch_size)
-    )
+    reading: dict[str, Any] = {"max_length": max_length, "require_labels": False}
+    encode = partial(found.encode, tokenizer=loaded.tokenizer, config=loaded.model.config, **reading)
+    parts = map(encode, found.stream(data, columns=names, limit=wanted, size=POOL * batch_size))
     first = next(parts)
     require_writable(out)
     with process_group() as leads, show_progress("calibrate") as advance:
