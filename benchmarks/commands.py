@@ -129,6 +129,10 @@ def run_command(
     max_length: MaxLengthOption = None,
     batch_size: BatchSizeOption = 32,
     limit: LimitOption = None,
+    sensitivity: Annotated[
+        int | None,
+        typer.Option("--sensitivity", min=1, help="Measure what each group of quantizers harms, on this many rows."),
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -157,6 +161,7 @@ def run_command(
         calibration=read_calibration(method, overrides.get("calibration", {})),
         finetuning=validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings"),
         building=read_build_settings({}, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
+        sensitivity_rows=sensitivity,
     )
     with show_stages() as advance:
         report = run_journey(journey, advance=advance)

@@ -17,10 +17,12 @@ import onnx_ir as ir
 from benchmarks.accuracy import measure_accuracy, share_agreeing
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
-from benchmarks.qat_cells import open_exact
+from benchmarks.qat_cells import measure_difference, open_exact
 from benchmarks.report import write_report
+from benchmarks.sensitivity import describe_sensitivity
 from calibration.equalize import describe_equalization
 from calibration.quantize import Quantized
+from calibration.sensitivity import measure_sensitivity
 from calibration.settings import CalibrationSettings
 from calibration.stage import CalibrationStage, calibrate_checkpoint
 from export.convolutions import read_convolutions
@@ -46,7 +48,7 @@ from qat.finetune_settings import FinetuneSettings
 from qat.finetune_stage import FinetuneStage, finetune_checkpoint
 from qat.huggingface import quantization_config
 from qat.recipe import Recipe
-from qat.scoring import Accuracy, infer_with, refer_rows
+from qat.scoring import Accuracy, infer_with, refer_rows, score_rows
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
@@ -74,6 +76,7 @@ class Journey:
         limit: how many rows of each file to read, None for all.
         latency_shapes: (batch, sequence) of the latency table.
         latency_seconds: time spent on each of them.
+        sensitivity_rows: how many training rows tell what each group of quantizers harms; None to leave that out.
     """
 
     checkpoint: Path
@@ -94,6 +97,7 @@ class Journey:
     building: BuildSettings = field(default_factory=BuildSettings)
     latency_shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 64), (8, 64))
     latency_seconds: float = 5.0
+    sensitivity_rows: int | None = None
 
 
 class _Clock:
@@ -140,6 +144,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
         stages["ptq"] = score("score calibrated", _run_torch(task, checkpoint, evaluation))
         _finetune(journey, task, checkpoint, training, clock)
         stages["qat"] = score("score fine-tuned", _run_torch(task, checkpoint, evaluation))
+        sensitivity = _measure_sensitivity(journey, task, checkpoint, training, clock)
         require_exportable(checkpoint.model, quantization_config(checkpoint.model), target, precision)
         with clock.stage("export"):
             graph = trace_model(checkpoint.model)
@@ -152,21 +157,16 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
             engine = describe_engine(
                 exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100)
             )
-    with clock.stage("measure latency"), open_cpu_runners(graph, target.name) as runners:
-        latency = compare_latency(
-            [_run_torch(task, load_checkpoint(journey.checkpoint, task), evaluation), *runners],
-            checkpoint,
-            evaluation,
-            shapes=journey.latency_shapes,
-            seconds=journey.latency_seconds,
-        )
     report = {
         **_identity(journey, checkpoint, precision),
-        "accuracy": describe_accuracy(stages, exact, partial(share_agreeing, task, evaluation)),
-        "latency": latency,
+        "accuracy": describe_accuracy(
+            stages, exact, partial(share_agreeing, task, evaluation), partial(_differ, task, evaluation)
+        ),
+        "latency": _measure_latency(journey, task, checkpoint, graph, evaluation, clock),
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
         "ranges": describe_ranges(calibrated.calibration.ranges, calibrated.calibration.evidence),
+        "sensitivity": sensitivity,
         "coverage": [asdict(row) for row in calibrated.wrapped.rows],
         "convolutions": read_convolutions(exported.folder),
         "split_neurons": [asdict(block) for block in calibrated.split],
@@ -178,7 +178,7 @@ def run_journey(journey: Journey, *, advance: Advance = lambda stage, done, tota
     return report
 
 
-def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
+def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     return {
         "checkpoint": str(journey.checkpoint),
         "family": str(checkpoint.model.config.model_type),
@@ -187,7 +187,44 @@ def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[
         "target": journey.target,
         "granularity": journey.recipe.weights,
         "precision": precision,
+        "settings": {
+            "calibration": journey.calibration.model_dump(),
+            "finetune": journey.finetuning.model_dump(),
+        },
     }
+
+
+def _differ(task: Task, rows: Encoded, first: Accuracy, second: Accuracy) -> tuple[float, float]:
+    return measure_difference(task, rows, first.outputs, second.outputs)
+
+
+def _measure_sensitivity(
+    journey: Journey, task: Task, checkpoint: Checkpoint, rows: Encoded, clock: _Clock
+) -> dict[str, Any] | None:
+    if journey.sensitivity_rows is None:
+        return None
+    some = rows.pick(range(min(journey.sensitivity_rows, len(rows))))
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    with clock.stage("measure sensitivity") as advance:
+        found = measure_sensitivity(
+            checkpoint.model,
+            lambda model: score_rows(infer_with(model), some, task, pad_token_id=pad),
+            progress=advance,
+        )
+    return {"rows": some.scored, **describe_sensitivity(found, None, {})}
+
+
+def _measure_latency(
+    journey: Journey, task: Task, checkpoint: Checkpoint, graph: ir.Model, rows: Encoded, clock: _Clock
+) -> list[dict[str, Any]]:
+    with clock.stage("measure latency"), open_cpu_runners(graph, find_target(journey.target).name) as runners:
+        return compare_latency(
+            [_run_torch(task, load_checkpoint(journey.checkpoint, task), rows), *runners],
+            checkpoint,
+            rows,
+            shapes=journey.latency_shapes,
+            seconds=journey.latency_seconds,
+        )
 
 
 def _export(
