@@ -1,7 +1,7 @@
 """The report of a journey on disk: ``report.json`` with every fact, ``report.html`` for reading, printing and mailing.
 
 The page needs no network and no script. All text that comes from data (names, labels, paths) is escaped by the
-template engine; what was not measured is called "not measured".
+template engine; what was not measured is called "not measured". ``python -m benchmarks.report_command`` draws it anew.
 """
 
 import math
