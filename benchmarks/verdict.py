@@ -166,11 +166,19 @@ def pair_quartiles(slow: object, fast: object) -> tuple[float, float, float] | N
     >>> pair_quartiles([2.0, 4.0], [1.0, 2.0]) is None
     True
     """
-    taken = [each for each in (slow, fast) if isinstance(each, Sequence) and not isinstance(each, str)]
-    if len(taken) < 2 or len(taken[0]) != len(taken[1]) or len(taken[0]) < _FEWEST_PAIRS:
+    above, below = _read_times(slow), _read_times(fast)
+    if len(above) != len(below) or len(above) < _FEWEST_PAIRS:
         return None
-    first, middle, third = np.percentile(np.array(taken[0]) / np.array(taken[1]), [25, 50, 75]).tolist()
+    first, middle, third = np.percentile(np.array(above) / np.array(below), [25, 50, 75]).tolist()
     return first, middle, third
+
+
+def _read_times(samples: object) -> list[float]:
+    """The samples where every one is a number above 0, else none."""
+    if not isinstance(samples, Sequence) or isinstance(samples, str):
+        return []
+    times = [time for sample in samples if (time := read_number(sample)) is not None and time > 0]
+    return times if len(times) == len(samples) else []
 
 
 def select_headline(speeds: Sequence[Speed], target: str) -> list[Speed]:

@@ -77,7 +77,7 @@ def test_samples_taken_in_alternation_are_compared_pair_by_pair() -> None:
     assert (speed.quartiles, speed.ratio, speed.spread) == ((2.0, 3.0, 4.0), 3.0, 1.0)
 
 
-@pytest.mark.parametrize("samples", [None, "4.0", [2.0, 1.0, 2.0], [2.0] * 5])
+@pytest.mark.parametrize("samples", [None, "4.0", [2.0, 1.0, 2.0], [2.0] * 5, [2.0, None, 2.0, 2.0], [0.0] * 4])
 def test_without_pairs_medians_are_compared_and_no_spread_is_known(samples: object) -> None:
     slow = {**_row("ort", "fp32", 4.0), "samples_ms": [4.0, 4.0, 4.0, 4.0]}
     (speed,) = compare_speeds([slow, {**_row("ort", "int8", 2.0), "samples_ms": samples}])
