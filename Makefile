@@ -41,7 +41,7 @@ demo: $(READY)
 	rm -rf runs/demo
 	$(BIN)/qdq run $(SAMPLE)/albert-supersense --task text-classification \
 	    --data $(SAMPLE)/supersense/train.jsonl --eval $(SAMPLE)/supersense/validation.jsonl \
-	    --out runs/demo --set finetune.max_steps=120
+	    --out runs/demo --set finetune.max_steps=120 --sensitivity 128
 
 CHECKPOINT ?= $(SAMPLE)/albert-supersense
 DATA ?= $(SAMPLE)/supersense/train.jsonl

@@ -131,6 +131,10 @@ def run_command(
     batch_size: BatchSizeOption = 32,
     limit: LimitOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take finished stages, go on with the interrupted.")] = False,
+    sensitivity: Annotated[
+        int | None,
+        typer.Option("--sensitivity", min=1, help="Measure what each group of quantizers harms, on this many rows."),
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,6 +164,7 @@ def run_command(
         finetuning=validate_settings(FinetuneSettings, overrides.get("finetune", {}), where="fine-tuning settings"),
         building=read_build_settings({}, [f"build.{k}={v}" for k, v in overrides.get("build", {}).items()]),
         resume=resume,
+        sensitivity_rows=sensitivity,
     )
     if not resume and (out / "calibrated").is_dir() and not (out / HTML_NAME).is_file():
         say(f"{out} holds a run that was not finished: all of it is made again (--resume takes what is finished)")

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from benchmarks.latency import measure_latency
+from benchmarks.verdict import PROPORTIONS
 from benchmarks.workload import Workload
 from calibration.evidence import Evidence
 from calibration.range_listing import describe_range, find_evidence
@@ -31,7 +32,10 @@ BuildProgress = Callable[[str, float], None]
 
 
 def describe_accuracy(
-    stages: Mapping[str, Accuracy], exact: Accuracy, share_agreeing: Callable[[Accuracy, Accuracy], float]
+    stages: Mapping[str, Accuracy],
+    exact: Accuracy,
+    share_agreeing: Callable[[Accuracy, Accuracy], float],
+    differ: Callable[[Accuracy, Accuracy], tuple[float, float]],
 ) -> dict[str, Any]:
     """The ladder of the headline on the same rows, all metrics, and the shares that torch and the graph answer alike.
 
@@ -39,6 +43,8 @@ def describe_accuracy(
         stages: ``fp32``, ``ptq``, ``qat`` and ``onnx``.
         exact: the graph with its rest in FP32.
         share_agreeing: the share of answers that are the same in both.
+        differ: the first's headline minus the second's on the same rows, and the paired standard error of that; asked
+            where the headline is a share of rows.
 
     ``agreement`` is of the graph with its rest in FP32 (``exact``): the export itself. ``agreement_exported`` is of the
     graph as exported: an FP16 rest moves some values across a rounding tie, and INT8 spreads each such flip through the
@@ -49,6 +55,11 @@ def describe_accuracy(
         "n": stages["fp32"].n,
         **{stage: found.value for stage, found in stages.items()},
         "metrics": {stage: dict(found.metrics) for stage, found in stages.items()},
+        "to_fp32": {
+            stage: dict(zip(("points", "error"), (100 * each for each in differ(found, stages["fp32"])), strict=True))
+            for stage, found in stages.items()
+            if stage != "fp32" and found.metric in PROPORTIONS
+        },
         "agreement": share_agreeing(stages["qat"], exact),
         "agreement_exported": share_agreeing(stages["qat"], stages["onnx"]),
     }

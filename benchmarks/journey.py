@@ -14,11 +14,13 @@ import onnx_ir as ir
 from benchmarks.accuracy import measure_accuracy, share_agreeing
 from benchmarks.environment import describe_environment
 from benchmarks.evidence import compare_latency, describe_accuracy, describe_engine, describe_ranges, open_cpu_runners
-from benchmarks.qat_cells import open_exact
+from benchmarks.qat_cells import measure_difference, open_exact
 from benchmarks.report import JSON_NAME, write_report
+from benchmarks.sensitivity import describe_sensitivity
 from benchmarks.stages import Advance, Move, Stages
 from calibration.evidence import read_evidence
 from calibration.range_rows import list_ranges
+from calibration.sensitivity import measure_sensitivity
 from calibration.settings import CalibrationSettings
 from calibration.stage import CalibrationStage, calibrate_checkpoint, describe_calibration
 from export.convolutions import read_convolutions
@@ -46,7 +48,7 @@ from qat.finetune_stage import FinetuneStage, checkpoints_beside, describe_train
 from qat.huggingface import quantization_config
 from qat.locks import hold_folder
 from qat.recipe import Recipe
-from qat.scoring import Accuracy, infer_with, refer_rows
+from qat.scoring import Accuracy, infer_with, refer_rows, score_rows
 from qat.staging import staging_folder
 from qat.tasks import Task, find_task
 from qat.tasks.base import Encoded
@@ -76,6 +78,7 @@ class Journey:
         latency_seconds: time spent on each of them.
         resume: whether finished stages are taken as they are, where what they would make is there, and an interrupted
             fine-tuning goes on.
+        sensitivity_rows: how many training rows tell what each group of quantizers harms; None to leave that out.
     """
 
     checkpoint: Path
@@ -97,6 +100,7 @@ class Journey:
     latency_shapes: tuple[tuple[int, int], ...] = ((1, 16), (1, 64), (8, 64))
     latency_seconds: float = 5.0
     resume: bool = False
+    sensitivity_rows: int | None = None
 
     @property
     def finetuned(self) -> Path:
@@ -164,6 +168,7 @@ def _travel(journey: Journey, checkpoint: Checkpoint, way: _Way, advance: Advanc
     told = _describe_calibration(checkpoint)
     checkpoint = _finetune(journey, way, checkpoint, stages)
     found["qat"] = score("score fine-tuned", way.run_torch(checkpoint))
+    told["sensitivity"] = _measure_sensitivity(journey, way, checkpoint, stages)
     require_exportable(checkpoint.model, quantization_config(checkpoint.model), way.lowering.target, precision)
     with stages.stage("trace"):
         graph = trace_model(checkpoint.model)
@@ -174,19 +179,12 @@ def _travel(journey: Journey, checkpoint: Checkpoint, way: _Way, advance: Advanc
     with stages.stage("build") as move:
         built = journey.out / "model.engine"
         engine = describe_engine(exported, twin, built, journey.building, lambda _, share: move(int(100 * share), 100))
-    with stages.stage("measure latency") as move, open_cpu_runners(graph, target) as runners:
-        latency = compare_latency(
-            [way.run_torch(load_checkpoint(journey.checkpoint, way.task)), *runners],
-            checkpoint,
-            way.evaluation,
-            shapes=journey.latency_shapes,
-            seconds=journey.latency_seconds,
-            progress=move,
-        )
     return {
         **_identity(journey, checkpoint, precision),
-        "accuracy": describe_accuracy(found, exact, partial(share_agreeing, way.task, way.evaluation)),
-        "latency": latency,
+        "accuracy": describe_accuracy(
+            found, exact, partial(share_agreeing, way.task, way.evaluation), partial(_differ, way.task, way.evaluation)
+        ),
+        "latency": _measure_latency(journey, way, checkpoint, graph, stages),
         "engine": engine,
         "size_mb": {"fp32": size_fp32, "int8": exported.onnx_path.stat().st_size / 1e6},
         **told,
@@ -196,7 +194,7 @@ def _travel(journey: Journey, checkpoint: Checkpoint, way: _Way, advance: Advanc
     }
 
 
-def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, str]:
+def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[str, Any]:
     return {
         "checkpoint": str(journey.checkpoint),
         "family": str(checkpoint.model.config.model_type),
@@ -205,6 +203,10 @@ def _identity(journey: Journey, checkpoint: Checkpoint, precision: str) -> dict[
         "target": journey.target,
         "granularity": journey.recipe.weights,
         "precision": precision,
+        "settings": {
+            "calibration": journey.calibration.model_dump(),
+            "finetune": journey.finetuning.model_dump(),
+        },
     }
 
 
@@ -217,6 +219,38 @@ def _describe_calibration(calibrated: Checkpoint) -> dict[str, Any]:
         "split_neurons": manifest["split"],
         "equalization": manifest["equalization"],
     }
+
+
+def _differ(task: Task, rows: Encoded, first: Accuracy, second: Accuracy) -> tuple[float, float]:
+    return measure_difference(task, rows, first.outputs, second.outputs)
+
+
+def _measure_sensitivity(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stages) -> dict[str, Any] | None:
+    if journey.sensitivity_rows is None:
+        return None
+    some = way.training.pick(range(min(journey.sensitivity_rows, len(way.training))))
+    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    with stages.stage("measure sensitivity") as move:
+        found = measure_sensitivity(
+            checkpoint.model,
+            lambda model: score_rows(infer_with(model), some, way.task, pad_token_id=pad),
+            progress=move,
+        )
+    return {"rows": some.scored, **describe_sensitivity(found, None, {})}
+
+
+def _measure_latency(
+    journey: Journey, way: _Way, checkpoint: Checkpoint, graph: ir.Model, stages: Stages
+) -> list[dict[str, Any]]:
+    with stages.stage("measure latency") as move, open_cpu_runners(graph, way.lowering.target.name) as runners:
+        return compare_latency(
+            [way.run_torch(load_checkpoint(journey.checkpoint, way.task)), *runners],
+            checkpoint,
+            way.evaluation,
+            shapes=journey.latency_shapes,
+            seconds=journey.latency_seconds,
+            progress=move,
+        )
 
 
 def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[Encoded, Encoded]:

@@ -1,7 +1,7 @@
 """The report of a journey on disk: ``report.json`` with every fact, ``report.html`` for reading, printing and mailing.
 
 The page needs no network and no script. All text that comes from data (names, labels, paths) is escaped by the
-template engine; what was not measured is called "not measured".
+template engine; what was not measured is called "not measured". ``python -m benchmarks.report_command`` draws it anew.
 """
 
 import math
@@ -28,8 +28,11 @@ _SECTIONS = (
     "latency",
     "engine",
     "size_mb",
+    "settings",
+    "sensitivity",
     "ranges",
     "equalization",
+    "split_neurons",
     "coverage",
     "convolutions",
     "environment",
@@ -44,9 +47,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     Args:
         folder: made where it is missing.
         report: the facts, by section: checkpoint, family, task, recipe, target, granularity, precision; accuracy,
-            latency, engine, size_mb, ranges, coverage, convolutions, environment, timings_s. Any may be missing or
-            ``None``; sections of other names are listed as they are. A number that is not finite is written as
-            ``null`` and its place named under ``not_finite``.
+            latency, engine, size_mb, settings, sensitivity, ranges, equalization, split_neurons, coverage,
+            convolutions, environment, timings_s. Any may be missing or ``None``; sections of other names are listed as
+            they are. A number that is not finite is written as ``null`` and its place named under ``not_finite``.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -100,12 +103,16 @@ def render_page(report: Mapping[str, Any]) -> str:
     context = {
         "title": Path(str(report.get("checkpoint") or "checkpoint")).name,
         "checkpoint": report.get("checkpoint"),
+        "date": str((report.get("environment") or {}).get("date") or "")[:10],
         "identity": [(name, report.get(name)) for name in _IDENTITY],
         "weights": str(report.get("granularity") or "granularity not stated:").replace("_", "-"),
         "verdict": sections.build_verdict(report),
         "ladder": sections.build_ladder(report.get("accuracy") or {}),
         "latency": sections.build_latency(report.get("latency") or []),
         "size": report.get("size_mb") or {},
+        "settings": sections.flatten_facts(report["settings"]) if report.get("settings") else [],
+        "sensitivity": sections.build_sensitivity(report.get("sensitivity") or {}),
+        "splits": sections.build_splits(report.get("split_neurons") or []),
         "ranges": build_ranges(report.get("ranges") or []),
         "equalization": report.get("equalization"),
         "coverage": sections.build_coverage(report.get("coverage") or []),

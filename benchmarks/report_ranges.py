@@ -15,7 +15,11 @@ _TOLD = ("name", "role", "depth", "largest", "saturated", "sqnr_db", "dead", "ou
 
 
 def build_ranges(rows: Sequence[Row]) -> Section | None:
-    """A panel a role, a line on how each activation's ranges fit, the largest amax by depth and role, and every row."""
+    """What the section shows.
+
+    A panel for each role whose range moves with depth, a line for those that have one, a line on how each activation's
+    ranges fit, the largest amax by role and depth, and every row.
+    """
     flat: list[Section] = [{**{key: row.get(key) for key in _TOLD}, "amax": _peak(row.get("amax"))} for row in rows]
     points: dict[str, list[tuple[int, float]]] = {}
     for row in flat:
@@ -26,21 +30,24 @@ def build_ranges(rows: Sequence[Row]) -> Section | None:
     every = [amax for values in points.values() for _, amax in values]
     limits = (min(every), max(every)) if every else (1.0, 1.0)
     ridges = _collect_ridges(rows)
+    still = {role: values for role, values in points.items() if role not in ridges}
+    moving = [role for role, values in still.items() if len({amax for _, amax in values}) > 1]
     panels = [
-        {"role": role, "svg": draw_depths(values, limits=limits, name=f"ranges-{place}")}
-        for place, (role, values) in enumerate(points.items())
-        if role not in ridges
+        {"role": role, "svg": draw_depths(still[role], limits=limits, name=f"ranges-{place}")}
+        for place, role in enumerate(moving)
     ]
+    constant = [{"role": role, "amax": values[0][1]} for role, values in still.items() if role not in moving]
     depths = sorted({depth for values in points.values() for depth, _ in values})
     table = [
-        {"depth": depth, "cells": [_shade_peak(values, depth, limits) for values in points.values()]}
-        for depth in depths
+        {"role": role, "cells": [_shade_peak(values, depth, limits) for depth in depths]}
+        for role, values in points.items()
     ]
     return {
         "ridges": _draw_panels(ridges),
         "fits": [_summarize_fit(role, [row for row in flat if row["role"] == role]) for role in ridges],
         "panels": panels,
-        "roles": list(points),
+        "constant": constant,
+        "depths": depths,
         "table": table,
         "rows": flat,
     }

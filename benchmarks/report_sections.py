@@ -12,6 +12,7 @@ from benchmarks.verdict import (
     describe_speed,
     estimate_error,
     find_kept,
+    find_paired_error,
     find_share,
     is_audited,
     is_real_int8,
@@ -25,6 +26,11 @@ Section = dict[str, Any]
 Row = Mapping[str, Any]
 
 _STAGES = {"fp32": "FP32", "ptq": "calibrated (PTQ)", "qat": "fine-tuned (QAT)", "onnx": "exported (ONNX)"}
+_MOST_GROUPS = 20
+
+_LONGEST_TAIL = 1.6
+"""How far bars of latency reach: this many times the slowest median; a p99 beyond it ends at the edge."""
+
 _COMPARED = (
     ("kernels", "fp16_kernels", "Kernels"),
     ("activation_mb", "fp16_activation_mb", "Activations, MB"),
@@ -48,6 +54,7 @@ def build_verdict(report: Row) -> Section:
     """The headline, the sentence below it, and the four figures."""
     accuracy, engine, size = (_mapping(report, name) for name in ("accuracy", "engine", "size_mb"))
     speeds = select_headline(compare_speeds(_rows(report, "latency")), str(report.get("target") or ""))
+    builder = str(engine.get("builder") or "").split()
     fp32_mb, int8_mb = read_number(size.get("fp32")), read_number(size.get("int8"))
     return {
         "headline": f"{_capitalise(describe_accuracy(accuracy))}; {describe_speed(speeds)}.",
@@ -61,6 +68,7 @@ def build_verdict(report: Row) -> Section:
         "baselines": " and ".join(dict.fromkeys(speed.baseline for speed in speeds)),
         "shapes": ", ".join(speed.shape for speed in speeds),
         "slower": any(round(speed.ratio, 2) < 1 for speed in speeds),
+        "untimed": bool(builder) and builder[0] not in {speed.runner for speed in speeds},
     }
 
 
@@ -79,8 +87,11 @@ def build_ladder(accuracy: Row) -> Section | None:
     for stage in LADDER:
         value, error = values[stage], errors.get(stage, 0.0)
         rung: Section = {"name": _STAGES[stage], "value": value, "error": error or None, "share": None, "whisker": None}
+        rung["points"], rung["points_error"] = None, find_paired_error(accuracy, stage)
         if value is not None:
             rung["share"] = value / values["fp32"] if values["fp32"] else None
+            if stage != "fp32" and values["fp32"] is not None:
+                rung["points"] = 100 * (value - values["fp32"])
             places = [100 * (at - low) / span for at in (value - error, value, value + error)]
             rung["whisker"] = {"from": places[0], "at": places[1], "width": places[2] - places[0]}
         rungs.append(rung)
@@ -89,6 +100,7 @@ def build_ladder(accuracy: Row) -> Section | None:
         "n": accuracy.get("n"),
         "rungs": rungs,
         "has_errors": any(errors.values()),
+        "has_pairs": any(rung["points_error"] is not None for rung in rungs),
         "agreement": _read_agreement(accuracy.get("agreement")),
         "agreement_exported": _read_agreement(accuracy.get("agreement_exported")),
         "percent": all(0 <= value <= 1 for value in measured.values()),
@@ -103,7 +115,7 @@ def _read_agreement(agreement: object) -> object:
 
 
 def build_latency(rows: Sequence[Row]) -> list[Section]:
-    """One group a shape, in the order measured; bars are percent of the group's slowest p99 (or p50)."""
+    """One group a shape, in the order measured; bars are percent of the group's slowest p99, or cut off before it."""
     ratios = {(speed.runner, speed.precision, speed.shape): speed for speed in compare_speeds(rows)}
     groups: dict[str, list[Section]] = {}
     for row in rows:
@@ -121,10 +133,12 @@ def build_latency(rows: Sequence[Row]) -> list[Section]:
             }
         )
     for group in groups.values():
-        longest = max((row["p99"] or row["p50"] or 0.0 for row in group), default=0.0) or 1.0
+        slowest = max((row["p50"] or 0.0 for row in group), default=0.0)
+        last = max((row["p99"] or row["p50"] or 0.0 for row in group), default=0.0)
+        longest = min(last, _LONGEST_TAIL * slowest) or 1.0
         for row in group:
             row["bar"] = 100 * (row["p50"] or 0.0) / longest
-            row["tail"] = max(100 * (row["p99"] or 0.0) / longest - row["bar"], 0.0)
+            row["tail"] = max(min(100 * (row["p99"] or 0.0) / longest, 100.0) - row["bar"], 0.0)
     return [
         {"shape": shape, "rows": group, "taken": min(row["taken"] for row in group)} for shape, group in groups.items()
     ]
@@ -183,6 +197,39 @@ def build_engine(engine: Row) -> Section | None:
         "columns": list(dict.fromkeys(column for row in rows for column in row)),
         "rows": rows,
     }
+
+
+def build_sensitivity(sensitivity: Row) -> Section | None:
+    """The most harmful groups first, each as a share of the error that INT8 causes; bars are percent of the largest."""
+    rows, error = _rows(sensitivity, "groups"), read_number(sensitivity.get("quantized_error"))
+    if not rows:
+        return None
+    shown: list[Section] = []
+    for row in rows[:_MOST_GROUPS]:
+        harm = read_number(row.get("harm"))
+        share = harm / error if harm is not None and error else None
+        shown.append({"name": row.get("group"), "share": share, "metric": read_number(row.get("metric"))})
+    largest = max((row["share"] or 0.0 for row in shown), default=0.0) or 1.0
+    for row in shown:
+        row["bar"] = 100 * max(row["share"] or 0.0, 0.0) / largest
+    return {
+        "groups": shown,
+        "left_out": len(rows) - len(shown),
+        **{name: sensitivity.get(name) for name in ("rows", "metric_name", "float_metric", "quantized_metric")},
+    }
+
+
+def build_splits(rows: Sequence[Row]) -> str | None:
+    """One sentence on the neurons that were split; None where none were."""
+    pairs = [(read_number(row.get("before")), read_number(row.get("after"))) for row in rows]
+    known = [(before, after) for before, after in pairs if before is not None and after is not None]
+    if not known:
+        return None
+    before, after = max(known)
+    return (
+        f"feed-forward blocks whose outlier neurons are split: {len(known)}; the largest weight falls from "
+        f"{before:.3g} to {after:.3g}"
+    )
 
 
 def flatten_facts(facts: object, prefix: str = "") -> list[tuple[str, str]]:

@@ -75,6 +75,7 @@ def describe_sensitivity(
 ) -> dict[str, Any]:
     """JSON values of what was measured and chosen, and of the prices by group where the engine was asked."""
     found: dict[str, Any] = {
+        "metric_name": report.metric_name,
         "float_metric": report.float_metric,
         "quantized_metric": report.quantized_metric,
         "quantized_error": report.quantized_error,

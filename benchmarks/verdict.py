@@ -5,11 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 PROPORTIONS = frozenset({"accuracy", "exact_match"})
 """The metrics that are a share of independent rows, so that their standard error is sqrt(p (1 - p) / n)."""
 
 LADDER = ("fp32", "ptq", "qat", "onnx")
 """The stages of the accuracy ladder, in the order a checkpoint passes them."""
+
+_FEWEST_PAIRS = 4
 
 _SIMULATOR = "torch"
 """The runner that computes fake quantization in float: its times say nothing about INT8."""
@@ -17,11 +21,15 @@ _SIMULATOR = "torch"
 
 @dataclass(frozen=True)
 class Kept:
-    """The last measured stage beside FP32: ``share`` is ``value / fp32``, ``points`` is ``100 * (value - fp32)``."""
+    """The last measured stage beside FP32: ``share`` is ``value / fp32``, ``points`` is ``100 * (value - fp32)``.
+
+    ``error`` is the paired standard error of the points, where it was measured.
+    """
 
     stage: str
     value: float
     fp32: float
+    error: float | None = None
 
     @property
     def share(self) -> float:
@@ -36,7 +44,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Speed:
-    """One INT8 latency beside the fastest float one at the same shape, medians in milliseconds."""
+    """One INT8 latency beside the fastest float one at the same shape, medians in milliseconds.
+
+    Attributes:
+        quartiles: of the ratios round by round, where both were timed in alternation and every sample is there.
+    """
 
     runner: str
     precision: str
@@ -45,11 +57,17 @@ class Speed:
     int8_ms: float
     baseline: str
     baseline_ms: float
+    quartiles: tuple[float, float, float] | None = None
 
     @property
     def ratio(self) -> float:
-        """How many times as fast INT8 is; below 1 it is slower."""
-        return self.baseline_ms / self.int8_ms
+        """How many times as fast INT8 is, the median of the pairs where there are some; below 1 it is slower."""
+        return self.baseline_ms / self.int8_ms if self.quartiles is None else self.quartiles[1]
+
+    @property
+    def spread(self) -> float | None:
+        """Half the quartile range of the pairs."""
+        return None if self.quartiles is None else (self.quartiles[2] - self.quartiles[0]) / 2
 
     @property
     def shape(self) -> str:
@@ -93,8 +111,18 @@ def find_kept(accuracy: Mapping[str, Any]) -> Kept | None:
     for stage in reversed(LADDER[1:]):
         value = read_number(accuracy.get(stage))
         if value is not None and fp32:
-            return Kept(stage=stage, value=value, fp32=fp32)
+            return Kept(stage=stage, value=value, fp32=fp32, error=find_paired_error(accuracy, stage))
     return None
+
+
+def find_paired_error(accuracy: Mapping[str, Any], stage: str) -> float | None:
+    """The paired standard error of a stage's difference to FP32, in points; None where it was not measured.
+
+    >>> find_paired_error({"to_fp32": {"onnx": {"points": -0.1, "error": 0.07}}}, "onnx")
+    0.07
+    """
+    found = (accuracy.get("to_fp32") or {}).get(stage)
+    return read_number(found.get("error")) if isinstance(found, Mapping) else None
 
 
 def is_real_int8(row: Mapping[str, Any]) -> bool:
@@ -126,7 +154,31 @@ def _pair_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Speed]:
                 int8_ms=float(row["p50_ms"]),
                 baseline=f"{fastest.get('runner')} {fastest.get('precision')}",
                 baseline_ms=float(fastest["p50_ms"]),
+                quartiles=pair_quartiles(fastest.get("samples_ms"), row.get("samples_ms")),
             )
+
+
+def pair_quartiles(slow: object, fast: object) -> tuple[float, float, float] | None:
+    """The quartiles of ``slow / fast``, sample by sample; None without as many of both, or with fewer than four.
+
+    >>> pair_quartiles([2.0, 4.0, 30.0, 4.0], [1.0, 2.0, 15.0, 1.0])
+    (2.0, 2.0, 2.5)
+    >>> pair_quartiles([2.0, 4.0], [1.0, 2.0]) is None
+    True
+    """
+    above, below = _read_times(slow), _read_times(fast)
+    if len(above) != len(below) or len(above) < _FEWEST_PAIRS:
+        return None
+    first, middle, third = np.percentile(np.array(above) / np.array(below), [25, 50, 75]).tolist()
+    return first, middle, third
+
+
+def _read_times(samples: object) -> list[float]:
+    """The samples where every one is a number above 0, else none."""
+    if not isinstance(samples, Sequence) or isinstance(samples, str):
+        return []
+    times = [time for sample in samples if (time := read_number(sample)) is not None and time > 0]
+    return times if len(times) == len(samples) else []
 
 
 def select_headline(speeds: Sequence[Speed], target: str) -> list[Speed]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from benchmarks.evidence import describe_ranges
 from benchmarks.latency import LatencyRow
 from benchmarks.report import make_plain, render_page, write_report
+from benchmarks.report_sections import build_latency
 from calibration.calibrate import calibrate
 from calibration.settings import CalibrationSettings
 from qat.errors import OutputError
@@ -59,9 +61,22 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).replace("\u2060", "").replace("\u00a0", " ").split())
 
 
+SENSITIVITY: dict[str, Any] = {
+    "rows": 128,
+    "metric_name": "accuracy",
+    "float_metric": 0.8,
+    "quantized_metric": 0.79,
+    "quantized_error": 4e-4,
+    "groups": [
+        {"group": "layer.0.ffn", "harm": 3e-4, "metric": 0.8},
+        {"group": "layer.1.ffn", "harm": -1e-5, "metric": 0.78},
+    ],
+}
+
+
 def _report(label: str = "onnxruntime") -> dict[str, Any]:
     latency = [
-        LatencyRow(label, precision, batch, 128, p50, p50 * 1.1, p50 * 1.3, batch * 1000 / p50, (p50, p50 * 1.3))
+        LatencyRow(label, precision, batch, 128, p50, p50 * 1.1, p50 * 1.3, batch * 1000 / p50, (p50, p50 * 1.3) * 2)
         for batch in (1, 8)
         for precision, p50 in (("fp32", 4.0 * batch), ("int8", 2.5 * batch))
     ]
@@ -73,7 +88,15 @@ def _report(label: str = "onnxruntime") -> dict[str, Any]:
         "target": "onnxruntime",
         "granularity": "per_channel",
         "precision": "fp32",
-        "accuracy": {"metric": "accuracy", "n": 1600, "fp32": 0.8, "ptq": 0.78, "qat": None, "onnx": 0.796},
+        "accuracy": {
+            "metric": "accuracy",
+            "n": 1600,
+            "fp32": 0.8,
+            "ptq": 0.78,
+            "qat": None,
+            "onnx": 0.796,
+            "to_fp32": {"onnx": {"points": -0.4, "error": 0.25}},
+        },
         "latency": latency,
         "engine": {
             "target": "rtx",
@@ -85,6 +108,7 @@ def _report(label: str = "onnxruntime") -> dict[str, Any]:
             "float_gemms": 0,
             "int8_mac_share": 0.987,
             "audit": "layer table",
+            "builder": "rtx 1.7",
             "rows": [{"name": "layer.0", "precision": "INT8", "planned": True}, {"name": "x", "reason": "planned"}],
         },
         "size_mb": {"fp32": 90.0, "int8": 30.0},
@@ -98,7 +122,13 @@ def _report(label: str = "onnxruntime") -> dict[str, Any]:
                 for i in (0, 1)
             ),
         ],
-        "environment": {"cpu": {"model": "Xeon", "flags": ["avx2", "amx_int8"]}},
+        "settings": {"calibration": {"method": "best"}, "finetune": {"max_steps": 120}},
+        "sensitivity": deepcopy(SENSITIVITY),
+        "split_neurons": [
+            {"name": "layer.0", "before": 2.0, "after": 0.5},
+            {"name": "layer.1", "before": 7.914, "after": 0.428},
+        ],
+        "environment": {"date": "2026-01-02T03:04:05+00:00", "cpu": {"model": "Xeon", "flags": ["avx2", "amx_int8"]}},
         "timings_s": {"calibrate": 21.34, "finetune": None},
     }
 
@@ -119,7 +149,7 @@ def test_both_files_are_written_and_the_folders_other_files_stay(tmp_path: Path)
     assert page == tmp_path / "report.html"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "report.html", "report.json"]
     facts = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert facts["latency"][0]["samples_ms"] == [4.0, 5.2]
+    assert facts["latency"][0]["samples_ms"] == [4.0, 5.2, 4.0, 5.2]
     assert facts["engine"]["int8_gemms"] == 36
 
 
@@ -127,33 +157,65 @@ def test_the_verdict_comes_first_and_in_full() -> None:
     text = Page(render_page(make_plain(_report()))).text
 
     assert text.startswith(
-        "bert: INT8 report runs/bert 99.5 % of the FP32 accuracy kept; 1.60× the speed of onnxruntime fp32. "
+        "bert: INT8 report runs/bert · 2026-01-02 "
+        "99.5 % of the FP32 accuracy kept; 1.60× the speed of onnxruntime fp32. "
         "98.7 % of the encoder's multiply-accumulates run in INT8. "
-        "Accuracy kept 99.5 % −0.40 points of accuracy against FP32 (onnx, per-channel weights) "
+        "Accuracy kept 99.5 % −0.40 ± 0.25 points of accuracy against FP32 (onnx, per-channel weights) "
         "INT8 share 98.7 % of the encoder's multiply-accumulates Size 3.00× smaller 90.0 MB to 30.0 MB "
-        "Speed 1.60× onnxruntime int8 against onnxruntime fp32 at 1x128, 8x128 Made with"
+        "Speed 1.60× onnxruntime int8 against onnxruntime fp32 at 1x128, 8x128; the engine was not timed Made with"
     )
 
 
 def test_slower_is_in_the_headline_and_in_the_table() -> None:
     report = make_plain(_report())
     for row in report["latency"]:
-        row["p50_ms"] = 9.0 if row["precision"] == "int8" else 6.0
+        row["samples_ms"] = [9.0 if row["precision"] == "int8" else 6.0] * 4
 
     text = Page(render_page(report)).text
     assert "INT8 is slower here: 0.67× the speed of onnxruntime fp32." in text
-    assert text.count("0.67× slower") == 2
+    assert text.count("0.67× slower ± 0.00") == 2
+
+
+def test_an_engine_that_was_timed_is_not_called_untimed() -> None:
+    report = make_plain(_report(label="rtx"))
+
+    assert "the engine was not timed" not in Page(render_page(report)).text
+
+
+def test_an_outlier_neither_hides_the_bars_nor_leaves_the_picture() -> None:
+    rows = make_plain(_report())["latency"][:2]
+    rows[0]["p99_ms"] = 4000.0
+    (group,) = build_latency(rows)
+
+    assert [round(row["bar"], 2) for row in group["rows"]] == [62.5, 39.06]
+    assert [round(row["bar"] + row["tail"], 2) for row in group["rows"]] == [100.0, 50.78]
+
+
+def test_the_most_harmful_groups_are_shown_and_the_others_counted() -> None:
+    report = make_plain(_report())
+    report["sensitivity"]["groups"] = [{"group": f"g{n}", "harm": 1e-4 / (n + 1), "metric": 0.5} for n in range(23)]
+    text = Page(render_page(report)).text
+
+    assert "g0 25.0 % 0.500 g1 12.5 % 0.500" in text
+    assert "g19 1.2 % 0.500 What an engine runs in INT8 together" in text
+    assert "3 groups that harm less are not shown." in text
 
 
 def test_sections_show_their_facts() -> None:
     text = Page(render_page(make_plain(_report()))).text
 
     for shown in (
-        "FP32 80.00 % ± 1.00 % 100.0 %",
+        "FP32 80.00 % ± 1.00 % – 100.0 %",
+        "calibrated (PTQ) 78.00 % ± 1.04 % −2.00 97.5 %",
         "fine-tuned (QAT) not measured",
-        "exported (ONNX) 79.60 % ± 1.01 % 99.5 %",
-        "1x128 2 samples each",
-        "onnxruntime int8 2.50 2.75 3.25 1.60× 400",
+        "exported (ONNX) 79.60 % ± 1.01 % −0.40 ± 0.25 99.5 %",
+        "To FP32: in points; its error is paired",
+        "1x128 4 samples each",
+        "onnxruntime int8 2.50 2.75 3.25 1.60× ± 0.00 400",
+        "Settings calibration method best finetune max steps 120",
+        "layer.0.ffn 75.0 % 0.800 layer.1.ffn −2.5 % 0.780 What an engine",
+        "In float accuracy is 0.800, with every group in INT8 0.790.",
+        "feed-forward blocks whose outlier neurons are split: 2; the largest weight falls from 7.91 to 0.428",
         "3 of 5 places are quantized.",
         "layer.*.norm 2 LayerNorm outside",
         "Kernels 49 55",
@@ -260,9 +322,19 @@ def test_numbers_that_are_not_finite_are_named_not_hidden(tmp_path: Path) -> Non
 
 
 def test_sections_of_other_names_are_listed() -> None:
-    text = Page(render_page({"sensitivity": {"layer.3": 0.5, "kept_float": ["a", "b"]}})).text
+    text = Page(render_page({"pruning": {"layer.3": 0.5, "kept_heads": ["a", "b"]}})).text
 
-    assert "Further facts sensitivity layer.3 0.5 sensitivity kept float a, b" in text
+    assert "Further facts pruning layer.3 0.5 pruning kept heads a, b" in text
+
+
+def test_a_range_that_is_the_same_at_every_depth_is_told_once() -> None:
+    report = make_plain(_report())
+    report["ranges"] += [{"name": f"p{d}", "role": "probs", "depth": d, "amax": 1.0} for d in range(3)]
+    page = Page(render_page(report))
+
+    assert "One range at every depth amax probs 1.00 Largest amax by depth" in page.text
+    assert "Depth 0 1 2 input 4.00 5.00 6.00 probs 1.00 1.00 1.00 Every range (6)" in page.text
+    assert ("aria-label", "amax of probs by depth") not in page.attributes
 
 
 def test_ranges_of_channels_and_without_depth_are_listed() -> None:

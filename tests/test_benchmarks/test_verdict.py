@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.verdict import (
+    Kept,
     compare_speeds,
     describe_accuracy,
     describe_share,
@@ -66,6 +67,31 @@ def test_without_a_float_of_its_own_it_stands_beside_any() -> None:
     (speed,) = compare_speeds(rows)
 
     assert (speed.baseline, speed.ratio) == ("ort fp32", 2.0)
+
+
+def test_samples_taken_in_alternation_are_compared_pair_by_pair() -> None:
+    slow = {**_row("ort", "fp32", 4.0), "samples_ms": [4.0, 40.0, 4.0, 8.0]}
+    fast = {**_row("ort", "int8", 2.0), "samples_ms": [2.0, 20.0, 1.0, 2.0]}
+    (speed,) = compare_speeds([slow, fast])
+
+    assert (speed.quartiles, speed.ratio, speed.spread) == ((2.0, 3.0, 4.0), 3.0, 1.0)
+
+
+@pytest.mark.parametrize("samples", [None, "4.0", [2.0, 1.0, 2.0], [2.0] * 5, [2.0, None, 2.0, 2.0], [0.0] * 4])
+def test_without_pairs_medians_are_compared_and_no_spread_is_known(samples: object) -> None:
+    slow = {**_row("ort", "fp32", 4.0), "samples_ms": [4.0, 4.0, 4.0, 4.0]}
+    (speed,) = compare_speeds([slow, {**_row("ort", "int8", 2.0), "samples_ms": samples}])
+
+    assert (speed.ratio, speed.spread) == (2.0, None)
+
+
+def test_the_paired_error_goes_with_what_is_kept() -> None:
+    ladder = {"fp32": 0.8, "ptq": 0.79, "onnx": 0.78, "to_fp32": {"ptq": {"error": 0.1}, "onnx": {"error": 0.2}}}
+    kept = find_kept(ladder)
+
+    assert kept is not None
+    assert kept.error == 0.2
+    assert find_kept({"fp32": 0.8, "ptq": 0.79, "to_fp32": None}) == Kept(stage="ptq", value=0.79, fp32=0.8)
 
 
 def test_shapes_are_never_mixed_and_missing_times_are_left_out() -> None:

@@ -23,7 +23,8 @@ def journey(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> t
         patch.setattr("benchmarks.commands.Journey", partial(Journey, latency_seconds=0.2))
         done = call(
             *("run", workspace.checkpoint, "--task", "text-classification", "--data", workspace.train),
-            *("--eval", workspace.validation, "--out", out, "--set", "finetune.max_steps=4", "--json"),
+            *("--eval", workspace.validation, "--out", out, "--set", "finetune.max_steps=4"),
+            *("--sensitivity", 8, "--json"),
         )
     return out, done
 

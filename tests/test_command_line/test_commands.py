@@ -79,7 +79,20 @@ def test_the_report_of_a_run_has_every_figure(journey: Journey) -> None:
     assert engine["activation_mb"] > 0
     assert engine["fp16_activation_mb"] > 0
     assert set(report["size_mb"]) == {"fp32", "int8"}
+    assert report["settings"]["finetune"]["max_steps"] == 4
     assert "not_finite" not in report
+
+
+def test_the_report_of_a_run_tells_paired_errors_and_what_harms(journey: Journey) -> None:
+    report = json.loads((journey[0] / "report.json").read_text())
+    accuracy, sensitivity = report["accuracy"], report["sensitivity"]
+    points = {stage: found["points"] for stage, found in accuracy["to_fp32"].items()}
+    assert points == pytest.approx({stage: 100 * (accuracy[stage] - accuracy["fp32"]) for stage in LADDER[1:]})
+    assert all(found["error"] >= 0 for found in accuracy["to_fp32"].values())
+    assert (sensitivity["rows"], sensitivity["metric_name"]) == (8, "accuracy")
+    harms = [row["harm"] for row in sensitivity["groups"]]
+    assert harms == sorted(harms, reverse=True)
+    assert len(harms) > 4
 
 
 def test_a_run_shows_its_stages_and_a_short_table(journey: Journey) -> None:

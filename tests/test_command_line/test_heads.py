@@ -27,10 +27,12 @@ def test_the_whole_journey(head: str, tmp_path: Path, monkeypatch: pytest.Monkey
     out, task = tmp_path / "run", HEADS[head].task
     done = call(
         *("run", checkpoint, "--task", task, "--data", train, "--eval", validation, "--out", out),
-        *("--set", "finetune.max_steps=2", "--json"),
+        *("--set", "finetune.max_steps=2", "--sensitivity", 8, "--json"),
     )
     assert (done.code, done.err) == (0, done.err)
-    accuracy = json.loads((out / "report.json").read_text(encoding="utf-8"))["accuracy"]
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["sensitivity"]["metric_name"] == HEADS[head].metrics[0]
+    accuracy = report["accuracy"]
     assert accuracy["metric"] == HEADS[head].metrics[0]
     for stage in ("fp32", "ptq", "qat", "onnx"):
         assert tuple(accuracy["metrics"][stage]) == HEADS[head].metrics

@@ -1,0 +1,17 @@
+"""Results become text: the README's tables, and a page beside every result file.
+
+To add a table: one function in the file it belongs to, registered under a name, and that name between markers in the
+README; ``python -m benchmarks.readme_tables`` does the rest.
+
+registry            results on disk, and which function draws which table
+markdown            rows as Markdown
+accuracy_tables     what journeys, methods and QAT come to
+engine_tables       what engines hold, how fast runtimes are, what a training step costs
+peer_tables         other quantizers beside ours
+pages               the page beside a result file
+blocks              tables between markers, in a text
+"""
+
+from benchmarks.readme_tables import accuracy_tables, engine_tables, peer_tables
+
+__all__ = ["accuracy_tables", "engine_tables", "peer_tables"]
