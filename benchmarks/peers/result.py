@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.environment import describe_environment
 from benchmarks.peers.contest import Contest, Outcome
-from benchmarks.peers.roster import OURS, PEERS
+from benchmarks.peers.roster import OURS, OWN, PEERS
 from benchmarks.peers.row import FLOAT, Peer
 from benchmarks.peers.score import difference, unpack_rows
 from benchmarks.peers.table import draw_table
@@ -51,7 +51,7 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
     compared = []
     for theirs in outcomes:
         mine = ours.get((theirs.row.placement, theirs.row.weights))
-        if theirs.peer == OURS.name or theirs.row.standing != "matched" or not theirs.correct or mine is None:
+        if theirs.peer in OWN or theirs.row.standing != "matched" or not theirs.correct or mine is None:
             continue
         apart = difference(unpack_rows(mine.correct), unpack_rows(theirs.correct))
         compared.append({

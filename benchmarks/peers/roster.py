@@ -2,13 +2,38 @@
 
 from collections.abc import Sequence
 
-from benchmarks.peers import modelopt_peer, nncf_peer, onnxruntime_peer, qdq_peer
+from benchmarks.peers import (
+    modelopt_onnx_peer,
+    modelopt_peer,
+    nncf_peer,
+    onnxruntime_peer,
+    qdq_onnxruntime_peer,
+    qdq_openvino_peer,
+    qdq_peer,
+    qdq_rtx_peer,
+    torchao_peer,
+)
 from benchmarks.peers.row import Peer
 from qat.errors import DataError, suggest
 
 OURS = qdq_peer.PEER
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (OURS, modelopt_peer.PEER, onnxruntime_peer.PEER, nncf_peer.PEER)}
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        OURS,
+        qdq_onnxruntime_peer.PEER,
+        qdq_openvino_peer.PEER,
+        qdq_rtx_peer.PEER,
+        modelopt_peer.PEER,
+        modelopt_onnx_peer.PEER,
+        onnxruntime_peer.PEER,
+        nncf_peer.PEER,
+        torchao_peer.PEER,
+    )
+}
+OWN = frozenset(peer.name for peer in PEERS.values() if not peer.requirements)
+"""The names of the peers that are us."""
 
 
 def find_peers(names: Sequence[str]) -> list[Peer]:
