@@ -1,6 +1,7 @@
 """Who takes part; another quantizer is one ``*_peer`` module, one file of pinned versions and one line here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.peers import (
     modelopt_onnx_peer,
@@ -14,6 +15,7 @@ from benchmarks.peers import (
     torchao_peer,
 )
 from benchmarks.peers.row import Peer
+from calibration.ranges import METHODS
 from qat.errors import DataError, suggest
 
 OURS = qdq_peer.PEER
@@ -46,3 +48,12 @@ def find_peers(names: Sequence[str]) -> list[Peer]:
         if name not in PEERS:
             raise DataError(f"peer '{name}' is not known: {suggest(name, PEERS)}")
     return [peer for name, peer in PEERS.items() if not names or name in names]
+
+
+def keep_usual(peers: Sequence[Peer]) -> list[Peer]:
+    """The peers without their rows of further methods: ours by the default one, theirs by the maximum or their own."""
+    further = {True: set(METHODS), False: set(METHODS) - {"max"}}
+    return [
+        replace(peer, rows=tuple(row for row in peer.rows if row.recipe.split()[-1] not in further[peer is OURS]))
+        for peer in peers
+    ]

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,29 @@ def count_lines(name: str) -> int:
     numbers = {n for each in statements for n in range(each.lineno, (each.end_lineno or each.lineno) + 1)}
     lines = text.splitlines()
     return sum(bool(lines[number - 1].strip()) for number in numbers)
+
+
+def run_snippets(
+    contest: Contest,
+    peers: Sequence[Peer],
+    known: Sequence[Written],
+    *,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Iterator[Written]:
+    """Every snippet of the peers as soon as it has run, those of an earlier run left out.
+
+    Args:
+        contest: checkpoint, data, sizes.
+        peers: who takes part.
+        known: of an earlier run of this contest.
+        progress: called before each with what it is.
+    """
+    done = {(each.peer, each.file) for each in known}
+    for peer in peers:
+        for name in peer.snippets:
+            if (peer.name, name) not in done:
+                progress(f"{peer.title}, {name}")
+                yield run_snippet(peer, name, contest)
 
 
 def run_snippet(peer: Peer, name: str, contest: Contest) -> Written:
