@@ -24,7 +24,6 @@ ROWS = (
         standing="as shipped",
         placement="own",
         note="nncf.quantize without options",
-        costs=("latency",),
     ),
     Row(
         recipe="transformer",
@@ -41,7 +40,6 @@ ROWS = (
         standing="matched",
         placement="linear",
         note="transformer preset, encoder layers only",
-        costs=("latency",),
     ),
     Row(
         recipe="full",

@@ -28,7 +28,7 @@ ROWS = (
         placement="own",
         weights="per_tensor",
         note="quantize_static, min-max",
-        costs=("latency", "plan"),
+        costs=("plan",),
     ),
     Row(
         recipe="dynamic",

@@ -27,7 +27,7 @@ ROWS = (
         costs=("latency",),
     ),
     Row(recipe="default f32", standing="nearest", placement="own", costs=("latency",)),
-    Row(recipe="linear f32", standing="matched", placement="linear", costs=("latency",)),
+    Row(recipe="linear f32", standing="matched", placement="linear"),
 )
 
 

@@ -21,13 +21,11 @@ _GRAPH = "qdq.onnx"
 _RECIPES: dict[str, tuple[str, Precision]] = {
     "default fp16": ("tensorrt", "fp16"),
     "default fp32": ("tensorrt", "fp32"),
-    "linear fp32": ("linear", "fp32"),
 }
 
 ROWS = (
     Row(recipe="default fp16", standing="as shipped", placement="own", weights="per_tensor", costs=("plan",)),
     Row(recipe="default fp32", standing="nearest", placement="own", weights="per_tensor", costs=("plan",)),
-    Row(recipe="linear fp32", standing="nearest", placement="own", weights="per_tensor", costs=("plan",)),
 )
 
 

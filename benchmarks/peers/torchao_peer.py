@@ -16,11 +16,10 @@ from benchmarks.peers.job import Feed, Inside, Job
 from benchmarks.peers.row import Peer, Row
 from benchmarks.peers.worker import is_in_encoder_layer, serve
 
-_COMPILED, _HALF, _DYNAMIC_LINEARS = "compiled float", "compiled bf16", "quantize_ dynamic"
+_COMPILED, _DYNAMIC_LINEARS = "compiled float", "quantize_ dynamic"
 
 ROWS = (
     Row(recipe=_COMPILED, standing="float", placement="float", weights="-", costs=("latency",)),
-    Row(recipe=_HALF, standing="float", placement="float", weights="-", costs=("latency",)),
     Row(
         recipe=_DYNAMIC_LINEARS,
         standing="as shipped",
@@ -28,7 +27,7 @@ ROWS = (
         note="Int8DynamicActivationInt8WeightConfig",
         costs=("latency",),
     ),
-    Row(recipe="pt2e dynamic", standing="best", placement="own", note="advised for transformers", costs=("latency",)),
+    Row(recipe="pt2e dynamic", standing="best", placement="own", note="advised for transformers"),
     Row(recipe="pt2e static", standing="best", placement="own", note="X86InductorQuantizer", costs=("latency",)),
     Row(recipe="linear", standing="matched", placement="linear", note="pt2e static, encoder layers only"),
 )
@@ -61,9 +60,7 @@ class TorchaoModel:
 
         data = list(batches)
         inductor.freezing = True  # as its documentation wants it for inference
-        if recipe == _HALF:
-            self._model.to(torch.bfloat16)
-        elif recipe == _DYNAMIC_LINEARS:
+        if recipe == _DYNAMIC_LINEARS:
             self._quantize_linears()
         elif recipe != _COMPILED:
             self._quantize_exported(recipe, data)
