@@ -1,9 +1,12 @@
 """NVIDIA ModelOpt's torch -> ONNX export: the model it fake-quantized as a Q/DQ graph, run by ONNX Runtime on the CPU.
 
 The export is the one of its documentation and examples, ``modelopt.torch._deploy.utils.get_onnx_bytes_and_metadata``.
+With the rest in FP16 its graph has weights of FP32 beside scales of FP16, which ONNX Runtime refuses: such a row answers
+as ModelOpt's torch model does, and its graph is for the engine's plan.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ ROWS = (
 
 
 class ModelOptGraphModel:
-    """The float graph in a session, then ModelOpt's graph."""
+    """The float graph in a session, then ModelOpt's graph, or its torch model beside a graph of FP16."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         if job.graph is None:
@@ -38,9 +41,12 @@ class ModelOptGraphModel:
         self._folder = folder
         self._path = folder / _GRAPH
         self._session = open_session(job.graph, threads=job.threads)
+        self._simulated: ModelOptModel | None = None
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:
         """The logits of one batch."""
+        if self._simulated is not None:
+            return self._simulated.infer(feed)
         names = [value.name for value in self._session.get_inputs()]
         (logits,) = self._session.run(None, {name: feed[name] for name in names})
         return np.asarray(logits, dtype=np.float32)
@@ -49,7 +55,7 @@ class ModelOptGraphModel:
         """Quantizes the checkpoint, exports it and opens the graph; the rest in FP16 where the recipe says so."""
         from modelopt.torch._deploy.utils import OnnxBytes, get_onnx_bytes_and_metadata
 
-        feeds = list(batches)
+        feeds, half = list(batches), recipe.endswith(_HALF)
         opened = ModelOptModel(self._job, self._folder)
         opened.model.set_attn_implementation("eager")
         opened.quantize(recipe.removesuffix(_HALF), feeds)
@@ -57,20 +63,26 @@ class ModelOptGraphModel:
             opened.model,
             _to_tensors(feeds[0]),
             dynamic_axes={name: {0: "batch", 1: "sequence"} for name in feeds[0]},
-            weights_dtype="fp16" if recipe.endswith(_HALF) else "fp32",
+            weights_dtype="fp16" if half else "fp32",
         )
         (graph,) = OnnxBytes.from_bytes(made).onnx_model.values()
         self._path.write_bytes(graph)
-        self._session = open_session(self._path, threads=self._job.threads)
+        if half:
+            self._simulated = opened
+        else:
+            self._session = open_session(self._path, threads=self._job.threads)
 
     def describe(self) -> Inside:
-        """What the session runs in INT8, and the size of the graph."""
+        """What the session runs in INT8, or the torch model simulates, and the size of the graph."""
+        size = self._path.stat().st_size
+        if self._simulated is not None:
+            return replace(self._simulated.describe(), file_bytes=size, graph=_GRAPH)
         weights, activations = count_graph(self._path)
         return Inside(
             weights=weights,
             activations=activations,
             products=count_executed(self._path, self._folder),
-            file_bytes=self._path.stat().st_size,
+            file_bytes=size,
             counted="executes",
             graph=_GRAPH,
         )
