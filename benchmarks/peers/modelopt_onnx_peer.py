@@ -1,7 +1,7 @@
 """NVIDIA ModelOpt's torch -> ONNX export: the model it fake-quantized as a Q/DQ graph, run by ONNX Runtime on the CPU.
 
 The export is the one of its documentation and examples, ``modelopt.torch._deploy.utils.get_onnx_bytes_and_metadata``.
-With the rest in FP16 its graph has weights of FP32 beside scales of FP16, which ONNX Runtime refuses: such a row answers
+With the rest in FP16 its graph has FP32 weights beside FP16 scales, which ONNX Runtime refuses: such a row answers
 as ModelOpt's torch model does, and its graph is for the engine's plan.
 """
 
