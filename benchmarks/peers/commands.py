@@ -1,5 +1,6 @@
 """``python -m benchmarks.peers``: the peers' environments, and the table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from benchmarks.peers.cost_table import draw_costs
 from benchmarks.peers.environments import FOLDER, prepare_environment
 from benchmarks.peers.result import Beside, describe_contest, read_result, write_result
 from benchmarks.peers.roster import OURS, find_peers, keep_usual
+from benchmarks.peers.row import Peer
 from benchmarks.peers.table import draw_table
 from benchmarks.peers.training import measure_training
 from benchmarks.peers.written import run_snippets
@@ -87,27 +89,7 @@ def peers_command(
         shapes=parse_shapes_list(shapes) if costs else (),
         seconds=seconds,
     )
-    known, beside = read_result(out, contest, find_peers([])) if resume else ([], Beside())
-    outcomes = {(each.peer, each.row.recipe): each for each in known}
-
-    def keep_result() -> dict[str, Any]:
-        """The result so far, written: what a long run has found survives its interruption."""
-        result = describe_contest(contest, list(outcomes.values()), beside)
-        write_result(out, result)
-        return result
-
-    with show_stages() as advance:
-        for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
-            outcomes[outcome.peer, outcome.row.recipe] = outcome
-            keep_result()
-        if costs:
-            for written in run_snippets(contest, peers, beside.written, progress=lambda name: advance(name, 0, 1)):
-                beside = replace(beside, written=(*beside.written, written))
-                keep_result()
-        if costs and rounds and beside.training is None:
-            advance("training steps", 0, 1)
-            beside = replace(beside, training=measure_training(contest, rounds=rounds))
-        result = keep_result()
+    result = _run(contest, peers, out, rounds=rounds if costs else 0, resume=resume)
     typer.echo("\n\n".join(each for each in (draw_table(result), draw_costs(result)) if each))
     print_json({
         "out": str(out),
@@ -117,3 +99,27 @@ def peers_command(
         ],
         "compared": result["compared"],
     })  # fmt: skip
+
+
+def _run(contest: Contest, peers: Sequence[Peer], out: Path, *, rounds: int, resume: bool) -> dict[str, Any]:
+    """The result, written to ``out`` after each of its parts: what a long run has found survives its interruption."""
+    known, beside = read_result(out, contest, find_peers([])) if resume else ([], Beside())
+    outcomes = {(each.peer, each.row.recipe): each for each in known}
+
+    def keep_result() -> dict[str, Any]:
+        result = describe_contest(contest, list(outcomes.values()), beside)
+        write_result(out, result)
+        return result
+
+    with show_stages() as advance:
+        for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
+            outcomes[outcome.peer, outcome.row.recipe] = outcome
+            keep_result()
+        if contest.shapes:
+            for written in run_snippets(contest, peers, beside.written, progress=lambda name: advance(name, 0, 1)):
+                beside = replace(beside, written=(*beside.written, written))
+                keep_result()
+        if rounds and beside.training is None:
+            advance("training steps", 0, 1)
+            beside = replace(beside, training=measure_training(contest, rounds=rounds))
+        return keep_result()
