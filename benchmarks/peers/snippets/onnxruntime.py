@@ -20,14 +20,15 @@ def quantize(checkpoint: str, data: str, out: str) -> None:
     example = {name: batches[0][name] for name in ("input_ids", "attention_mask")}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=512)}
     shapes = dict.fromkeys(example, axes)
-    torch.onnx.export(model, kwargs=example, f=f"{out}/float.onnx", dynamic_shapes=shapes, dynamo=True)
+    float_graph = f"{out}/float.onnx"
+    torch.onnx.export(model, kwargs=example, f=float_graph, dynamic_shapes=shapes, dynamo=True, external_data=False)
     feeds = iter([{name: batch[name].numpy() for name in example} for batch in batches])
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, object] | None:
             return next(feeds, None)
 
-    quant_pre_process(f"{out}/float.onnx", f"{out}/prepared.onnx", skip_symbolic_shape=True)
+    quant_pre_process(float_graph, f"{out}/prepared.onnx", skip_symbolic_shape=True)
     options = {"op_types_to_quantize": ["MatMul"], "per_channel": True}
     quantize_static(f"{out}/prepared.onnx", f"{out}/model.onnx", Reader(), **options)
 
