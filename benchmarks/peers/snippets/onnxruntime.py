@@ -18,7 +18,7 @@ def quantize(checkpoint: str, data: str, out: str) -> None:
     texts = [json.loads(line)["text"] for line in Path(data).read_text().splitlines()[:512]]
     batches = [tokenizer(texts[i : i + 32], padding=True, return_tensors="pt") for i in range(0, len(texts), 32)]
     example = {name: batches[0][name] for name in ("input_ids", "attention_mask")}
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=512)}
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=model.config.max_position_embeddings)}
     shapes = dict.fromkeys(example, axes)
     float_graph = f"{out}/float.onnx"
     torch.onnx.export(model, kwargs=example, f=float_graph, dynamic_shapes=shapes, dynamo=True, external_data=False)

@@ -18,7 +18,8 @@ def quantize(checkpoint: str, data: str, out: str) -> None:
     texts = [json.loads(line)["text"] for line in Path(data).read_text().splitlines()[:512]]
     batches = [tokenizer(texts[i : i + 32], padding=True, return_tensors="pt") for i in range(0, len(texts), 32)]
     example = {name: batches[0][name] for name in ("input_ids", "attention_mask")}
-    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("sequence", min=2, max=512)}
+    longest = model.config.max_position_embeddings
+    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("sequence", min=2, max=longest)}
     shapes = dict.fromkeys(example, axes)
     quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
     with torch.no_grad():
