@@ -41,7 +41,7 @@ class Job:
 
     def write(self, folder: Path) -> None:
         """The job as two files in ``folder``."""
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{part}.{index}.{name}": array
             for part, feeds in {_CALIBRATION: self.calibration, _EVALUATION: self.evaluation, **self.timed}.items()
             for index, feed in enumerate(feeds)

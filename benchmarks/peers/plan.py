@@ -23,19 +23,23 @@ _HARDWARE = ("sm_89",)
 _FLOATS = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
 
 
-def plan_graph(path: Path) -> dict[str, Any]:
-    """The audit of the graph's engine at :data:`SHAPE`, its rows left out, with the type of the graph's answers.
+def plan_graph(path: Path, shape: tuple[int, int] = SHAPE) -> dict[str, Any]:
+    """The audit of the graph's engine at one shape, its rows left out, with the type of what is not INT8.
+
+    Args:
+        path: the graph; its axes are named ``batch`` and ``sequence``.
+        shape: (batch, sequence).
 
     Raises:
         BuildError: TensorRT for RTX is missing or refuses the graph.
     """
-    built = build_twin(path, builder="rtx", hardware=_HARDWARE, fixed=SHAPE)
+    built = build_twin(path, builder="rtx", hardware=_HARDWARE, fixed=shape)
     table = read_layer_table(built.layer_table)
     audit = audit_table(
         read_products(path),
         table,
         twin=table,
-        tokens=SHAPE[0] * SHAPE[1],
+        tokens=shape[0] * shape[1],
         macs=built.macs,
         in_encoder=in_encoder_layer,
     )

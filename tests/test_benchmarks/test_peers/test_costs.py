@@ -52,7 +52,7 @@ def test_both_sides_are_timed_in_pairs(job: Job, tmp_path: Path) -> None:
 
 
 def test_our_graph_is_planned_with_every_product_in_int8(ours: Path) -> None:
-    plan = plan_graph(ours / "qdq.onnx")
+    plan = plan_graph(ours / "qdq.onnx", (4, 16))
 
     assert (plan["status"], plan["rest"]) == ("complete", "fp16")
     assert (plan["int8_attentions"], plan["split_attentions"], plan["float_gemms"]) == (2, 0, 0)
