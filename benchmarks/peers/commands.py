@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks.peers.contest import Contest, run_contest
+from benchmarks.peers.contest import Contest, Outcome, run_contest
 from benchmarks.peers.cost_table import draw_costs
 from benchmarks.peers.environments import FOLDER, prepare_environment
 from benchmarks.peers.result import Beside, describe_contest, read_result, write_result
 from benchmarks.peers.roster import OURS, find_peers, keep_usual
 from benchmarks.peers.row import Peer
 from benchmarks.peers.table import draw_table
-from benchmarks.peers.training import measure_training
+from benchmarks.peers.training import measure_training, read_training
 from benchmarks.peers.written import run_snippets
 from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
 from benchmarks.workload import parse_shapes_list
@@ -62,6 +62,9 @@ def peers_command(
     shapes: Annotated[str, typer.Option("--shapes", help="BATCHxSEQUENCE list that is timed.")] = _SHAPES,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time a shape, at least 4 rounds.")] = 1.0,
     rounds: Annotated[int, typer.Option("--rounds", min=0, help="Training steps of each; 0 takes none.")] = 8,
+    training: Annotated[
+        Path | None, typer.Option(help="Training steps already taken, a result of python -m benchmarks.qat_step.")
+    ] = None,
     every_method: Annotated[bool, typer.Option(help="Also rows of every other calibration method; long.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows --out has of this contest.")] = False,
 ) -> None:
@@ -89,7 +92,10 @@ def peers_command(
         shapes=parse_shapes_list(shapes) if costs else (),
         seconds=seconds,
     )
-    result = _run(contest, peers, out, rounds=rounds if costs else 0, resume=resume)
+    known, beside = read_result(out, contest, find_peers([])) if resume else ([], Beside())
+    if training is not None:
+        beside = replace(beside, training=read_training(training, checkpoint))
+    result = _run(_Plan(contest, peers, out, rounds if costs else 0), known, beside)
     typer.echo("\n\n".join(each for each in (draw_table(result), draw_costs(result)) if each))
     print_json({
         "out": str(out),
@@ -101,25 +107,37 @@ def peers_command(
     })  # fmt: skip
 
 
-def _run(contest: Contest, peers: Sequence[Peer], out: Path, *, rounds: int, resume: bool) -> dict[str, Any]:
-    """The result, written to ``out`` after each of its parts: what a long run has found survives its interruption."""
-    known, beside = read_result(out, contest, find_peers([])) if resume else ([], Beside())
+class _Plan(NamedTuple):
+    """What is run, by whom, where it is written, and how many training steps each takes."""
+
+    contest: Contest
+    peers: Sequence[Peer]
+    out: Path
+    rounds: int
+
+
+def _run(plan: _Plan, known: Sequence[Outcome], beside: Beside) -> dict[str, Any]:
+    """The result, written after each of its parts: what a long run has found survives its interruption."""
     outcomes = {(each.peer, each.row.recipe): each for each in known}
 
     def keep_result() -> dict[str, Any]:
-        result = describe_contest(contest, list(outcomes.values()), beside)
-        write_result(out, result)
+        result = describe_contest(plan.contest, list(outcomes.values()), beside)
+        write_result(plan.out, result)
         return result
 
     with show_stages() as advance:
-        for outcome in run_contest(contest, peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)):
+        for outcome in run_contest(
+            plan.contest, plan.peers, known=known, progress=lambda row, done, rows: advance(row, 0, rows)
+        ):
             outcomes[outcome.peer, outcome.row.recipe] = outcome
             keep_result()
-        if contest.shapes:
-            for written in run_snippets(contest, peers, beside.written, progress=lambda name: advance(name, 0, 1)):
+        if plan.contest.shapes:
+            for written in run_snippets(
+                plan.contest, plan.peers, beside.written, progress=lambda name: advance(name, 0, 1)
+            ):
                 beside = replace(beside, written=(*beside.written, written))
                 keep_result()
-        if rounds and beside.training is None:
+        if plan.rounds and beside.training is None:
             advance("training steps", 0, 1)
-            beside = replace(beside, training=measure_training(contest, rounds=rounds))
+            beside = replace(beside, training=measure_training(plan.contest, rounds=plan.rounds))
         return keep_result()

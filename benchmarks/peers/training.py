@@ -1,7 +1,9 @@
 """What a step of quantization-aware training costs on the contest's checkpoint: ours, and a peer's that has one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from benchmarks.peers.contest import Contest
 from benchmarks.qat_step_contestants import Setting
 from benchmarks.qat_step_rounds import compare_steps, time_steps
 from benchmarks.timing import CLOCKS, Samples
-from qat.errors import BuildError
+from qat.errors import BuildError, DataError
 
 _ROWS = 32
 _TEXTS = 2048
@@ -35,6 +37,29 @@ class Training:
             {"name": each.name, "ratio": each.ratio, "spread": each.spread, "milliseconds": each.milliseconds}
             for each in costs
         ]
+
+
+def read_training(path: Path, checkpoint: Path) -> Training:
+    """The steps that ``python -m benchmarks.qat_step`` took on the same checkpoint, from its JSON line kept in a file.
+
+    Raises:
+        DataError: no such file, something else, or another checkpoint's.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        name, training = stored["checkpoint"], Training(samples_ms=stored["samples_ms"])
+        training.list_costs()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"--training {path} is no result of python -m benchmarks.qat_step ({error!r}): give the JSON line it "
+            "printed as a file, or leave --training out"
+        ) from error
+    if name != checkpoint.name:
+        raise DataError(
+            f"--training {path} is of the checkpoint {name}, the contest of {checkpoint.name}: give that one's, "
+            "or leave --training out"
+        )
+    return training
 
 
 def measure_training(contest: Contest, *, rounds: int) -> Training:

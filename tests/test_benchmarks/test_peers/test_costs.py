@@ -80,6 +80,7 @@ def test_times_are_those_the_process_left(tmp_path: Path) -> None:
     assert measure_costs(PLANNED, tmp_path, graph=None, failure="", threads=1).latency == times
 
 
+@pytest.mark.long
 def test_a_contest_with_shapes_times_the_rows_that_stand_for_a_kind(contest: Contest) -> None:
     peer = replace(ONNX_RUNTIME, requirements=(), rows=(ONNX_RUNTIME.by_recipe["linear max"],))
 
