@@ -31,7 +31,7 @@ def test_a_matched_row_has_a_placement_of_ours_and_a_row_of_ours_to_meet(peer: P
     method = CalibrationSettings().method
     ours = {(row.placement, row.weights) for row in OURS.rows if row.recipe.endswith(f" {method}")}
 
-    for row in peer.rows:
+    for row in (each for each in peer.rows if each.standing != "float"):
         assert row.placement in (*shipped_recipes(), "own")
         assert (row.standing == "matched") == (row.placement != "own")
         assert row.standing != "matched" or (row.placement, row.weights) in ours
