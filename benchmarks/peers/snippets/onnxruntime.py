@@ -24,7 +24,7 @@ def quantize(checkpoint: str, data: str, out: str) -> None:
     torch.onnx.export(model, kwargs=example, f=float_graph, dynamic_shapes=shapes, dynamo=True, external_data=False)
     feeds = iter([{name: batch[name].numpy() for name in example} for batch in batches])
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, object] | None:
             return next(feeds, None)
 
