@@ -266,10 +266,10 @@ PEER = Peer(
         "onnx",
         "sympy",
         "numpy",
-        "torch",
+        "torch",  # from here on, what its snippet imports
         "transformers",
         "onnxscript",
-    ),  # from torch: the snippet
+    ),
     packages=("onnxruntime", "onnx", "numpy"),
     needs_graph=True,
     rows=ROWS,
