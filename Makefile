@@ -19,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 
 help:
 	@echo "make demo       the whole journey on the shipped sample: checkpoint to engine to runs/demo/report.html"
-	@echo "make peers      other quantizers beside ours on the shipped sample; CHECKPOINT=, DATA=, EVAL= for your own"
+	@echo "make peers      other quantizers beside ours on the shipped sample; CHECKPOINT=, DATA=, EVAL= for your own; OPTIONS="
 	@echo "make gpu        on an NVIDIA GPU: engines, answers, times, fused kernels, training steps, in one file to send back"
 	@echo "make test       every test but the long ones, and the doctests"
 	@echo "make test-all   the long ones too"
@@ -49,8 +49,10 @@ EVAL ?= $(SAMPLE)/supersense/validation.jsonl
 
 peers: $(READY)
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m benchmarks.peers prepare
-	$(BIN)/python -m benchmarks.peers --checkpoint $(CHECKPOINT) --data $(DATA) --eval $(EVAL) \
-	    --out runs/peers/$(notdir $(CHECKPOINT)).json
+	for checkpoint in $(CHECKPOINT); do \
+	    $(BIN)/python -m benchmarks.peers --checkpoint $$checkpoint --data $(DATA) --eval $(EVAL) \
+	        --out runs/peers/$$(basename $$checkpoint).json $(OPTIONS) || exit; \
+	done
 
 NVIDIA ?= $(shell command -v nvidia-smi)
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.peers.contest import list_variables
 from benchmarks.peers.environments import find_python
 from benchmarks.peers.job import Feed, Job
+from benchmarks.peers.process import list_variables
 from benchmarks.peers.roster import PEERS
 from qat.errors import BuildError
 

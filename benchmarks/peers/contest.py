@@ -1,8 +1,6 @@
 """Every row of every peer, each in a process of its own, on the same batches; a row that fails keeps its error."""
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
-import benchmarks
+from benchmarks.peers.costs import Costs, make_timed, measure_costs
 from benchmarks.peers.environments import FOLDER, find_python
-from benchmarks.peers.job import Answer, Job
+from benchmarks.peers.job import ANSWER_FILE, Answer, Job
+from benchmarks.peers.process import run_process
 from benchmarks.peers.row import Peer, Row
 from benchmarks.peers.score import judge_rows, pack_rows
 from qat.batches import Batch, iterate_batches
@@ -24,9 +23,6 @@ from qat.errors import BuildError, CheckpointError, DataError
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
 from qat.tasks.heads import SingleLabel
-
-_ROOT = Path(benchmarks.__file__).parents[1]
-_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +43,8 @@ class Contest:
         minutes: how long a row may take.
         environments: where the peers' environments lie.
         keep: where the files of every row stay, the quantized model among them; None keeps none.
+        shapes: (batch, sequence) pairs at which the rows that stand for their kind are timed; none measures no costs.
+        seconds: how long a shape is timed.
     """
 
     checkpoint: Path
@@ -62,6 +60,8 @@ class Contest:
     minutes: float = 20.0
     environments: Path = FOLDER
     keep: Path | None = None
+    shapes: tuple[tuple[int, int], ...] = ()
+    seconds: float = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +75,7 @@ class Outcome:
         correct: one character a row, 1 where it is right.
         facts: times, counts, versions: an answer's fields but for its logits.
         error: why there are no figures, the last line the process wrote; empty where there are.
+        costs: of a row that stands for its kind; None where they were not asked for.
     """
 
     peer: str
@@ -83,6 +84,7 @@ class Outcome:
     correct: str = field(default="", repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    costs: Costs | None = None
 
 
 def run_contest(
@@ -104,7 +106,7 @@ def run_contest(
         CheckpointError: no checkpoint.
         DataError: rows the task cannot use, or a task that is not judged row by row.
     """
-    calibration, evaluation = _read_batches(contest)
+    calibration, evaluation, pad = _read_batches(contest)
     labels = np.concatenate([batch.targets["labels"] for batch in evaluation])
     order = np.argsort(np.concatenate([batch.index for batch in evaluation]), kind="stable")
     rows = [(peer, row) for peer in peers for row in peer.rows]
@@ -122,9 +124,12 @@ def run_contest(
             threads=contest.threads,
             calibration=[batch.inputs for batch in calibration],
             evaluation=[batch.inputs for batch in evaluation],
+            timed=make_timed(evaluation, contest.shapes, pad_id=pad),
+            seconds=contest.seconds,
         ).write(folder)
         for done, (peer, row) in enumerate(rows):
-            if (earlier := before.get((peer.name, row))) is not None:
+            earlier = before.get((peer.name, row))
+            if earlier is not None and not _lacks_costs(contest, earlier):
                 yield earlier
                 continue
             progress(f"{peer.title}, {row.recipe}", done, len(rows))
@@ -145,19 +150,34 @@ def _run_row(
         except BuildError as missing:
             return Outcome(peer=peer.name, row=row, error=str(missing))
         error = run_module(python, [module, str(folder), row.recipe, own], contest, cwd=Path(own))
-        if error:
+        costly = bool(contest.shapes and row.costs)
+        answered = (Path(own) / ANSWER_FILE).is_file()
+        if error and not (costly and "latency" in row.costs and answered):
             return Outcome(peer=peer.name, row=row, error=error)
         answer = Answer.read(Path(own))
+        costs = None
+        if costly:
+            graph = None if answer.inside is None else answer.inside.graph
+            costs = measure_costs(row, Path(own), graph=graph, failure=error, threads=contest.threads)
         if contest.keep is not None:
             shutil.copytree(own, contest.keep / f"{peer.name}-{row.recipe}".replace(" ", "-"), dirs_exist_ok=True)
     correct = judge(answer.logits)
     return Outcome(
-        peer=peer.name, row=row, accuracy=float(correct.mean()), correct=pack_rows(correct), facts=answer.list_facts()
+        peer=peer.name,
+        row=row,
+        accuracy=float(correct.mean()),
+        correct=pack_rows(correct),
+        facts=answer.list_facts(),
+        costs=costs,
     )
 
 
+def _lacks_costs(contest: Contest, outcome: Outcome) -> bool:
+    return bool(contest.shapes and outcome.row.costs) and outcome.costs is None
+
+
 def run_module(python: Path, arguments: Sequence[str], contest: Contest, *, cwd: Path) -> str:
-    """Runs ``python -m`` with the project on its path; the last line it wrote where it failed, empty where it did not.
+    """Runs ``python -m`` as ``run_process`` does.
 
     Args:
         python: the interpreter.
@@ -165,34 +185,8 @@ def run_module(python: Path, arguments: Sequence[str], contest: Contest, *, cwd:
         contest: for its threads and its limit of time.
         cwd: the folder it runs in.
     """
-    try:
-        done = subprocess.run(  # noqa: S603
-            [str(python), "-m", *arguments],
-            cwd=cwd,
-            env={**os.environ, **list_variables(contest.threads)},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60 * contest.minutes,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"stopped after {contest.minutes:g} minutes"
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    if done.returncode == 0:
-        return ""
-    return lines[-1][:300] if lines else f"exit status {done.returncode}"
-
-
-def list_variables(threads: int) -> dict[str, str]:
-    """The environment variables of a peer's process: it finds the project, fetches nothing, uses so many threads."""
-    return {
-        "PYTHONPATH": str(_ROOT),
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    command = [str(python), "-m", *arguments]
+    return run_process(command, cwd=cwd, threads=contest.threads, minutes=contest.minutes)
 
 
 def _trace(contest: Contest, inputs: Sequence[str], folder: Path) -> tuple[Path | None, str]:
@@ -202,7 +196,7 @@ def _trace(contest: Contest, inputs: Sequence[str], folder: Path) -> tuple[Path 
     return (None, error) if error else (path, "")
 
 
-def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch]]:
+def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch], int]:
     task = find_task(contest.task)
     if contest.task != "text-classification":
         raise DataError(
@@ -232,4 +226,5 @@ def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch]]:
     return (
         list(iterate_batches(texts, batch_size=contest.calibration_batch, pad_token_id=pad)),
         list(iterate_batches(scored, batch_size=contest.evaluation_batch, pad_token_id=pad, order="length")),
+        pad,
     )

@@ -20,7 +20,7 @@ _MINUTES = 30
 
 def pins_of(peer: Peer) -> Path:
     """The file of every version in a peer's environment."""
-    return Path(__file__).with_name(f"{peer.name}.txt")
+    return Path(__file__).with_name(f"{peer.home}.txt")
 
 
 def find_python(peer: Peer, folder: Path = FOLDER) -> Path:
@@ -31,7 +31,7 @@ def find_python(peer: Peer, folder: Path = FOLDER) -> Path:
     """
     if not peer.requirements:
         return Path(sys.executable)
-    home = folder / peer.name
+    home = folder / peer.home
     mark = home / _MARK
     if not mark.is_file() or mark.read_text(encoding="utf-8") != _fingerprint(peer):
         state = "outdated" if mark.is_file() else "missing"
@@ -51,7 +51,7 @@ def prepare_environment(peer: Peer, folder: Path = FOLDER, *, run: Callable[[lis
         BuildError: a package could not be installed.
     """
     run = run or _run
-    home = folder / peer.name
+    home = folder / peer.home
     mark = home / _MARK
     if mark.is_file() and mark.read_text(encoding="utf-8") == _fingerprint(peer):
         return home

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Feed = dict[str, NDArray[np.int64]]
 
 JOB_FILE, BATCHES_FILE, ANSWER_FILE, LOGITS_FILE = "job.json", "batches.npz", "answer.json", "logits.npz"
-_PARTS = ("calibration", "evaluation")
+_CALIBRATION, _EVALUATION = "calibration", "evaluation"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,8 @@ class Job:
         threads: how many threads a peer may use.
         calibration: the batches to calibrate on, each ``(batch, tokens)`` int64 arrays by input name.
         evaluation: the batches to answer.
+        timed: the batches to time, by their shape, as in ``8x128``.
+        seconds: how long each shape is timed.
     """
 
     checkpoint: Path
@@ -34,13 +36,15 @@ class Job:
     threads: int
     calibration: Sequence[Feed] = field(repr=False)
     evaluation: Sequence[Feed] = field(repr=False)
+    timed: Mapping[str, Sequence[Feed]] = field(repr=False, default_factory=dict)
+    seconds: float = 0.0
 
     def write(self, folder: Path) -> None:
         """The job as two files in ``folder``."""
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{part}.{index}.{name}": array
-            for part in _PARTS
-            for index, feed in enumerate(getattr(self, part))
+            for part, feeds in {_CALIBRATION: self.calibration, _EVALUATION: self.evaluation, **self.timed}.items()
+            for index, feed in enumerate(feeds)
             for name, array in feed.items()
         }
         np.savez(folder / BATCHES_FILE, **arrays)
@@ -49,6 +53,8 @@ class Job:
             "task": self.task,
             "graph": None if self.graph is None else str(self.graph),
             "threads": self.threads,
+            "timed": list(self.timed),
+            "seconds": self.seconds,
         }
         (folder / JOB_FILE).write_text(json.dumps(values), encoding="utf-8")
 
@@ -56,17 +62,21 @@ class Job:
     def read(cls, folder: Path) -> Self:
         """The job that ``write`` left in ``folder``."""
         values = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
-        feeds: dict[str, dict[int, Feed]] = {part: {} for part in _PARTS}
+        feeds: dict[str, dict[int, Feed]] = {part: {} for part in (_CALIBRATION, _EVALUATION, *values["timed"])}
         with np.load(folder / BATCHES_FILE, allow_pickle=False) as arrays:
             for key in arrays.files:
                 part, index, name = key.split(".", 2)
                 feeds[part].setdefault(int(index), {})[name] = arrays[key]
+        batches = {part: [each[index] for index in sorted(each)] for part, each in feeds.items()}
         return cls(
             checkpoint=Path(values["checkpoint"]),
             task=values["task"],
             graph=None if values["graph"] is None else Path(values["graph"]),
             threads=int(values["threads"]),
-            **{part: [feeds[part][index] for index in sorted(feeds[part])] for part in _PARTS},
+            calibration=batches.pop(_CALIBRATION),
+            evaluation=batches.pop(_EVALUATION),
+            timed=batches,
+            seconds=float(values["seconds"]),
         )
 
 
@@ -80,6 +90,7 @@ class Inside:
         products: matrix products and convolutions whose two factors are both INT8.
         file_bytes: the size of the file it is deployed from, None where the peer wrote none.
         counted: how the counts were taken: from the ``modules``, the ONNX ``graph``, or what the runtime ``executes``.
+        graph: the Q/DQ ONNX graph a TensorRT would take, a file in the row's folder; None where there is none.
     """
 
     weights: int
@@ -87,6 +98,7 @@ class Inside:
     products: int
     file_bytes: int | None
     counted: str
+    graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,8 +178,17 @@ PEER = Peer(
         "transformers",
         "numpy",
         "scipy",
-        "requests",
-    ),  # the last it does not declare
+        "requests",  # this one it does not declare
+        "onnx",  # from here on, what its ONNX export imports
+        "onnxruntime",
+        "onnxscript",
+        "onnxconverter-common",
+        "onnx-graphsurgeon",
+        "onnxslim",
+        "polygraphy",
+        "lief",
+        "cppimport",
+    ),
     packages=("nvidia-modelopt", "torch", "transformers", "numpy"),
     needs_graph=False,
     rows=ROWS,

@@ -19,9 +19,28 @@ _INT8_TYPES = ("i8", "u8")
 _NO_WORK = ("Constant", "Parameter", "Result")
 
 ROWS = (
-    Row(recipe="default", standing="as shipped", placement="own", note="nncf.quantize without options"),
-    Row(recipe="transformer", standing="best", placement="own", note="model_type=TRANSFORMER: SmoothQuant, bias fix"),
-    Row(recipe="linear", standing="matched", placement="linear", note="transformer preset, encoder layers only"),
+    Row(
+        recipe="default",
+        standing="as shipped",
+        placement="own",
+        note="nncf.quantize without options",
+    ),
+    Row(
+        recipe="transformer",
+        standing="best",
+        placement="own",
+        note="model_type=TRANSFORMER: SmoothQuant, bias fix",
+        costs=("latency",),
+    ),
+    Row(
+        recipe="transformer bf16", standing="best", placement="own", note="what is not INT8 in BF16", costs=("latency",)
+    ),
+    Row(
+        recipe="linear",
+        standing="matched",
+        placement="linear",
+        note="transformer preset, encoder layers only",
+    ),
     Row(
         recipe="full",
         standing="matched",
@@ -56,10 +75,12 @@ class NncfModel:
 
         data = list(batches)
         options: dict[str, Any] = {}
-        if recipe in ("transformer", "linear"):
+        if recipe != "default" and recipe != "full":
             options["model_type"] = nncf.ModelType.TRANSFORMER
         if recipe in ("linear", "full"):
             options["ignored_scope"] = nncf.IgnoredScope(names=self._list_ignored(recipe), validate=False)
+        if recipe.endswith("bf16"):
+            self._core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
         self._model = nncf.quantize(self._model, nncf.Dataset(data), subset_size=len(data), **options)
         self._compiled = self._core.compile_model(self._model, "CPU")
 
@@ -126,11 +147,12 @@ def _fact(facts: Any, name: str) -> str:
 PEER = Peer(
     name="nncf",
     title="NNCF + OpenVINO",
-    requirements=("nncf", "openvino", "onnx", "numpy"),
+    requirements=("nncf", "openvino", "onnx", "numpy", "torch", "transformers"),  # the last two for the snippet
     packages=("nncf", "openvino", "numpy"),
     needs_graph=True,
     rows=ROWS,
     open=NncfModel,
+    snippets=("nncf.py",),
 )
 
 if __name__ == "__main__":

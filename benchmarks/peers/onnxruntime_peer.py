@@ -22,14 +22,41 @@ _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 _PERCENTILE = 99.99
 
 ROWS = (
-    Row(recipe="static", standing="as shipped", placement="own", weights="per_tensor", note="quantize_static, min-max"),
-    Row(recipe="dynamic", standing="best", placement="own", weights="per_tensor", note="advised for transformers"),
+    Row(
+        recipe="static",
+        standing="as shipped",
+        placement="own",
+        weights="per_tensor",
+        note="quantize_static, min-max",
+        costs=("plan",),
+    ),
+    Row(
+        recipe="dynamic",
+        standing="best",
+        placement="own",
+        weights="per_tensor",
+        note="advised for transformers",
+        costs=("latency",),
+    ),
     Row(recipe="static MatMul max", standing="best", placement="own", note="MatMul alone, per channel"),
     Row(recipe="static MatMul percentile", standing="best", placement="own", note="the same, 99.99, padded alike"),
-    Row(recipe="linear max", standing="matched", placement="linear"),
+    Row(recipe="linear max", standing="matched", placement="linear", costs=("latency",)),
     Row(recipe="linear percentile", standing="matched", placement="linear", note="99.99, padded alike"),
-    Row(recipe="full max", standing="matched", placement="tensorrt", note="range of probs measured, not fixed at 1"),
+    Row(
+        recipe="full max",
+        standing="matched",
+        placement="tensorrt",
+        note="range of probs measured, not fixed at 1",
+        costs=("latency", "plan"),
+    ),
     Row(recipe="full percentile", standing="matched", placement="tensorrt", note="99.99, padded alike"),
+    Row(
+        recipe="full signed max",
+        standing="matched",
+        placement="tensorrt",
+        note="INT8 activations, as its TensorRT provider wants them",
+        costs=("plan",),
+    ),
 )
 
 
@@ -43,7 +70,7 @@ class OnnxRuntimeModel:
         self._float = job.graph
         self._folder = folder
         self.path = job.graph
-        self._session = self._open(job.graph)
+        self._session = open_session(job.graph, threads=job.threads)
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:
         """The logits of one batch."""
@@ -55,41 +82,27 @@ class OnnxRuntimeModel:
         """Writes the quantized file and opens it."""
         self.path = self._folder / "quantized.onnx"
         kind, *rest = recipe.split()
+        signed = "signed" in rest
         method = rest[-1] if rest else ""
         if kind == "dynamic":
             self._quantize_dynamic()
         elif kind == "static":
             self._quantize_as_documented(batches, method)
         else:
-            self._quantize_matched(batches, method, attention=kind == "full")
-        self._session = self._open(self.path)
+            self._quantize_matched(batches, method, attention=kind == "full", signed=signed)
+        self._session = open_session(self.path, threads=self._threads)
 
     def describe(self) -> Inside:
         """What the session runs in INT8, read from the graph it optimized."""
-        import onnx
-
-        saved = self._folder / "optimized.onnx"
-        self._open(self.path, saved)
-        run = onnx.load(saved, load_external_data=False).graph
-        quantized = onnx.load(self.path, load_external_data=False).graph
-        integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+        weights, activations = count_graph(self.path)
         return Inside(
-            weights=sum(tensor.data_type in integers and len(tensor.dims) > 1 for tensor in quantized.initializer),
-            activations=sum(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in quantized.node),
-            products=sum(node.op_type in _INT8_PRODUCTS for node in run.node),
+            weights=weights,
+            activations=activations,
+            products=count_executed(self.path, self._folder),
             file_bytes=self.path.stat().st_size,
             counted="executes",
+            graph=self.path.name,
         )
-
-    def _open(self, path: Path, optimized: Path | None = None) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 4
-        if optimized is not None:
-            options.optimized_model_filepath = str(optimized)
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def _quantize_dynamic(self) -> None:
         from onnxruntime.quantization import quantize_dynamic
@@ -105,10 +118,11 @@ class OnnxRuntimeModel:
             options = {**_choose_method(method), "op_types_to_quantize": ["MatMul"], "per_channel": True}
         quantize_static(self._prepare(), self.path, FeedReader(batches, method), **options)
 
-    def _quantize_matched(self, batches: Iterable[Feed], method: str, *, attention: bool) -> None:
+    def _quantize_matched(self, batches: Iterable[Feed], method: str, *, attention: bool, signed: bool) -> None:
         """Symmetric inputs of the encoder's products, no outputs; the residual stays float without ``attention``.
 
-        Activations are unsigned around zero point 128: the same steps, and what its kernels fuse best.
+        Activations are unsigned around zero point 128, the same steps, and what its kernels fuse best; a TensorRT takes
+        signed ones alone.
 
         A Q/DQ pair of ONNX Runtime serves everybody who reads its tensor, the residual add included, as the full
         placement wants it. For the linear one the products get an Identity of the tensor to themselves.
@@ -137,7 +151,7 @@ class OnnxRuntimeModel:
             op_types_to_quantize=_PRODUCTS,
             nodes_to_quantize=[node.name for node in chosen],
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=chosen_method["calibrate_method"],
             extra_options={
@@ -156,6 +170,40 @@ class OnnxRuntimeModel:
         prepared = self._folder / "prepared.onnx"
         quant_pre_process(self._float, prepared, skip_symbolic_shape=True)  # it gives up on free axes
         return prepared
+
+
+def open_session(path: Path, *, threads: int, optimized: Path | None = None) -> Any:
+    """A session of the file on the CPU; the graph it optimized is written where it is asked for."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def count_graph(path: Path) -> tuple[int, int]:
+    """Quantized weights, stored in INT8 or rounded when the file is opened, and quantized activations of a graph."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    stored = {tensor.name for tensor in graph.initializer}
+    rounded = [node.input[0] for node in graph.node if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear")]
+    weights = sum(tensor.data_type in integers and len(tensor.dims) > 1 for tensor in graph.initializer)
+    return weights + sum(name in stored for name in rounded), sum(name not in stored for name in rounded)
+
+
+def count_executed(path: Path, folder: Path) -> int:
+    """Products that a session runs in INT8, read from the graph it optimized, which is left in ``folder``."""
+    import onnx
+
+    saved = folder / "optimized.onnx"
+    open_session(path, threads=1, optimized=saved)
+    run = onnx.load(saved, load_external_data=False).graph
+    return sum(node.op_type in _INT8_PRODUCTS for node in run.node)
 
 
 class FeedReader:
@@ -213,11 +261,20 @@ def _separate_inputs(graph: Any, products: list[Any]) -> None:
 PEER = Peer(
     name="onnxruntime",
     title="ONNX Runtime",
-    requirements=("onnxruntime", "onnx", "sympy", "numpy"),
+    requirements=(
+        "onnxruntime",
+        "onnx",
+        "sympy",
+        "numpy",
+        "torch",  # from here on, what its snippet imports
+        "transformers",
+        "onnxscript",
+    ),
     packages=("onnxruntime", "onnx", "numpy"),
     needs_graph=True,
     rows=ROWS,
     open=OnnxRuntimeModel,
+    snippets=("onnxruntime.py",),
 )
 
 if __name__ == "__main__":

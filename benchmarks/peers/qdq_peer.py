@@ -30,6 +30,9 @@ _TARGETS = {"per_channel": "onnxruntime", "per_tensor": "rtx"}
 SHIPPED = "default"
 """What the rows of our own defaults are called: those of ``qdq calibrate``, preactivations among them."""
 
+BF16 = "bf16"
+"""The recipe of the float model in BF16."""
+
 _NO_PRODUCTS = Rule(layers="*", roles=PRODUCTS, quantize=False)
 """Peers see a Linear with its bias as one operator: in matched rows what comes before the bias stays float."""
 
@@ -55,7 +58,11 @@ _RECIPES = {
     )
 }
 
-ROWS = (Row(recipe=FLOAT, standing="float", placement="float", weights="-"), *(row for row, _ in _RECIPES.values()))
+ROWS = (
+    Row(recipe=FLOAT, standing="float", placement="float", weights="-"),
+    Row(recipe=BF16, standing="float", placement="float", weights="-", costs=("latency",)),
+    *(row for row, _ in _RECIPES.values()),
+)
 
 
 class QdqModel:
@@ -69,10 +76,13 @@ class QdqModel:
         """The logits of one batch."""
         with torch.inference_mode():
             logits: torch.Tensor = self._model(**_to_tensors(feed)).logits
-        return logits.numpy()
+        return logits.float().numpy()
 
     def quantize(self, recipe: str, batches: Iterable[Feed]) -> None:
-        """Splits outlier neurons where weights have one range, wraps, calibrates."""
+        """Splits outlier neurons where weights have one range, wraps, calibrates; or makes the float model BF16."""
+        if recipe == BF16:
+            torch.nn.Module.to(self._model, torch.bfloat16)
+            return
         _, chosen = _RECIPES[recipe]
         quantize_model(
             self._model,
@@ -108,6 +118,7 @@ PEER = Peer(
     needs_graph=False,
     rows=ROWS,
     open=QdqModel,
+    snippets=("qdq.py", "qdq.sh"),
 )
 
 if __name__ == "__main__":

@@ -1,27 +1,41 @@
 """A contest's result as JSON values: every row with its raw answers, and the comparisons they support."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import describe_environment
 from benchmarks.peers.contest import Contest, Outcome
-from benchmarks.peers.roster import OURS, PEERS
+from benchmarks.peers.cost_table import draw_costs
+from benchmarks.peers.costs import Costs
+from benchmarks.peers.roster import OURS, OWN, PEERS
 from benchmarks.peers.row import FLOAT, Peer
 from benchmarks.peers.score import difference, unpack_rows
 from benchmarks.peers.table import draw_table
+from benchmarks.peers.training import Training
+from benchmarks.peers.written import Written
 from calibration.settings import CalibrationSettings
 from qat.artefacts import atomic_file, hash_file, write_json
 from qat.errors import DataError
 
 
-def describe_contest(contest: Contest, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What a result holds beside its rows: the training steps, None where they were not taken, and the snippets."""
+
+    training: Training | None = None
+    written: tuple[Written, ...] = ()
+
+
+def describe_contest(contest: Contest, outcomes: Sequence[Outcome], beside: Beside | None = None) -> dict[str, Any]:
     """The result: what was compared, on which machine, every row, and ours against each matched row.
 
     Rows are in the order of the roster; those that failed are there with their error. A difference is missing where one
     of its two sides is.
     """
+    beside = beside or Beside()
     listed = [(peer.name, row.recipe) for peer in PEERS.values() for row in peer.rows]
     places = {key: place for place, key in enumerate(listed)}
     outcomes = sorted(outcomes, key=lambda each: places.get((each.peer, each.row.recipe), len(places)))
@@ -32,6 +46,10 @@ def describe_contest(contest: Contest, outcomes: Sequence[Outcome]) -> dict[str,
         "environment": describe_environment(),
         "rows": [_describe(each, baseline) for each in outcomes],
         "compared": compare_matched(outcomes),
+        "training": None
+        if beside.training is None
+        else {**asdict(beside.training), "costs": beside.training.list_costs()},
+        "written": [asdict(each) for each in beside.written],
     }
 
 
@@ -51,7 +69,7 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
     compared = []
     for theirs in outcomes:
         mine = ours.get((theirs.row.placement, theirs.row.weights))
-        if theirs.peer == OURS.name or theirs.row.standing != "matched" or not theirs.correct or mine is None:
+        if theirs.peer in OWN or theirs.row.standing != "matched" or not theirs.correct or mine is None:
             continue
         apart = difference(unpack_rows(mine.correct), unpack_rows(theirs.correct))
         compared.append({
@@ -66,7 +84,7 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
 
 
 def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:
-    """The JSON file at ``path`` with everything, and beside it the same table as ``.md``.
+    """The JSON file at ``path`` with everything, and beside it the same tables as ``.md``.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -74,42 +92,55 @@ def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:
     table = path.with_suffix(".md")
     write_json(path, result)
     with atomic_file(table) as staging:
-        staging.write_text(f"```text\n{draw_table(result)}\n```\n", encoding="utf-8")
+        drawn = (draw_table(result), draw_costs(result))
+        staging.write_text("\n".join(f"```text\n{each}\n```\n" for each in drawn if each), encoding="utf-8")
     return path, table
 
 
-def read_outcomes(path: Path, contest: Contest, peers: Sequence[Peer]) -> list[Outcome]:
-    """The rows a result file has of this very contest: same weights, data, sizes; none where there is no file.
+def read_result(path: Path, contest: Contest, peers: Sequence[Peer]) -> tuple[list[Outcome], Beside]:
+    """What a result file has of this very contest, same weights, data, sizes; nothing where there is no file.
 
-    Rows that failed are left out, so that they run again.
+    What failed is left out, so that it runs again.
 
     Raises:
         DataError: the file is of another contest, or of something else.
     """
     if not path.is_file():
-        return []
+        return [], Beside()
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         same = stored["contest"] == _identify(contest)
         values = {(each["peer"], each["recipe"]): each for each in stored["rows"] if each["correct"]}
+        beside = Beside(
+            training=_read_training(stored["training"]),
+            written=tuple(Written(**each) for each in stored["written"] if not each["error"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no result of a contest ({error!r}): leave --resume out, or give another --out"
         ) from error
     if not same:
         raise DataError(f"{path} holds a contest on other data or sizes: leave --resume out, or give another --out")
-    return [
+    outcomes = [
         Outcome(
             peer=peer.name,
             row=row,
             accuracy=found["accuracy"],
             correct=found["correct"],
             facts=found["facts"],
+            costs=None if found["costs"] is None else Costs(**found["costs"]),
         )
         for peer in peers
         for row in peer.rows
         if (found := values.get((peer.name, row.recipe))) is not None
     ]
+    return outcomes, beside
+
+
+def _read_training(stored: Mapping[str, Any] | None) -> Training | None:
+    if stored is None or stored["error"]:
+        return None
+    return Training(samples_ms=stored["samples_ms"])
 
 
 def _identify(contest: Contest) -> dict[str, Any]:
@@ -143,6 +174,7 @@ def _describe(each: Outcome, baseline: Outcome | None) -> dict[str, Any]:
         "accuracy": each.accuracy,
         "to_float": apart,
         "facts": dict(each.facts),
+        "costs": None if each.costs is None else asdict(each.costs),
         "error": each.error,
         "correct": each.correct,
     }

@@ -13,6 +13,8 @@ from benchmarks.peers.job import Feed, Inside, Job
 Standing = Literal["float", "as shipped", "best", "matched", "nearest"]
 Placement = Literal["float", "own", "linear", "tensorrt", "qdqbert"]
 
+Cost = Literal["latency", "plan"]
+
 FLOAT = "float"
 """The recipe of a row that is not quantized."""
 
@@ -29,6 +31,8 @@ class Row:
         weights: whether a weight has one range or one for each output channel.
         note: what a reader must know, such as where the recipe is documented.
         cannot: why the peer cannot run this row at all; empty where it can.
+        costs: what else is measured of it, being one that stands for its kind: how fast what came out runs, and what
+            TensorRT for RTX makes of its graph.
     """
 
     recipe: str
@@ -37,6 +41,7 @@ class Row:
     weights: Literal["per_channel", "per_tensor", "-"] = "per_channel"
     note: str = ""
     cannot: str = ""
+    costs: tuple[Cost, ...] = ()
 
 
 class PeerModel(Protocol):
@@ -60,13 +65,15 @@ class Peer:
     """A quantizer that takes part.
 
     Attributes:
-        name: the name of its environment and of its file of pinned versions.
+        name: unique; the name of its environment too, unless it shares another's.
         title: what tables call it.
         requirements: what its environment installs, without versions; empty for our own environment.
         packages: whose versions are recorded.
         needs_graph: whether it starts from the float ONNX graph instead of the checkpoint.
         rows: its rows.
         open: the float model of a job, in the peer's environment, with a folder for its files.
+        environment: the peer whose environment it works in; empty for its own.
+        snippets: what a user writes for it, files in ``snippets/``; the shortest one last.
     """
 
     name: str
@@ -76,6 +83,13 @@ class Peer:
     needs_graph: bool
     rows: tuple[Row, ...]
     open: Callable[[Job, Path], PeerModel] = field(repr=False)
+    environment: str = ""
+    snippets: tuple[str, ...] = ()
+
+    @property
+    def home(self) -> str:
+        """The name of its environment and of its file of pinned versions."""
+        return self.environment or self.name
 
     @property
     def by_recipe(self) -> Mapping[str, Row]:

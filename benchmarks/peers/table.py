@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WIDTH = 80
+from benchmarks.peers.text import WIDTH, wrap_error
+
 _COLUMNS = (("recipe", 28), ("as", 10), ("acc %", 6), ("to FP32", 12), ("cpu s", 5), ("x", 4), ("W/A/P", 9))
 _NUMBERS = ("acc %", "to FP32", "cpu s", "x", "W/A/P")
 
@@ -54,7 +55,7 @@ def _list_failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for each in rows:
         if each["error"]:
-            lines += [_line([f" {each['recipe']}", each["standing"], "none"]), *_wrap(each["error"])]
+            lines += [_line([f" {each['recipe']}", each["standing"], "none"]), *wrap_error(each["error"])]
     return lines
 
 
@@ -69,16 +70,6 @@ def _list_comparisons(compared: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{each['points']:+7.2f} ±{each['error']:.2f} {verdict:>6}"
         )
     return lines
-
-
-def _wrap(text: str) -> list[str]:
-    lines, current = [], "    "
-    for word in text.split():
-        if len(current) + len(word) > WIDTH - 1 and current.strip():
-            lines.append(current.rstrip())
-            current = "    "
-        current += f"{word[: WIDTH - 5]} "
-    return [*lines, current.rstrip()]
 
 
 def _line(cells: Sequence[str]) -> str:

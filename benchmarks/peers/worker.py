@@ -1,42 +1,54 @@
-"""One row of one peer, run inside the peer's environment: a bare pass, the quantization, the answers.
+"""One row of one peer, run inside the peer's environment: a bare pass, the quantization, the answers, their speed.
 
-Nothing here may import the rest of the project: a peer's environment has NumPy and what the peer needs.
+Nothing here may import what needs more than NumPy: a peer's environment has that and what the peer needs.
 """
 
+import json
 import platform
 import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.job import Answer, Job, Spent
-from benchmarks.peers.row import FLOAT, Peer
+from benchmarks.peers.job import Answer, Feed, Job, Spent
+from benchmarks.peers.row import FLOAT, Peer, PeerModel
+from benchmarks.timing import CLOCKS, time_paired
 
+LATENCY_FILE = "latency.json"
+FLOAT_SIDE, QUANTIZED_SIDE = "float", "quantized"
+_WARM_UP = 2
 _ENCODER_LAYER = re.compile(r"(?:^|\.)\w*layers?\.\d+\.")
 
 
 def serve(peer: Peer) -> None:
-    """Answers the command line ``JOB_FOLDER RECIPE ANSWER_FOLDER``."""
+    """Answers the command line ``JOB_FOLDER RECIPE ANSWER_FOLDER``, then times the row where it is one to be timed.
+
+    What the timing fails on costs nothing but the times: the answer is there before.
+    """
     job_folder, recipe, answer_folder = sys.argv[1:]
-    folder = Path(answer_folder)
-    answer_row(peer, Job.read(Path(job_folder)), recipe, folder).write(folder)
+    job, folder = Job.read(Path(job_folder)), Path(answer_folder)
+    model = peer.open(job, folder)
+    answer_row(peer, job, recipe, model).write(folder)
+    if "latency" in peer.by_recipe[recipe].costs and job.timed:
+        samples = time_row(peer.open(job, folder), model, job)
+        (folder / LATENCY_FILE).write_text(json.dumps(samples), encoding="utf-8")
 
 
-def answer_row(peer: Peer, job: Job, recipe: str, folder: Path) -> Answer:
+def answer_row(peer: Peer, job: Job, recipe: str, model: PeerModel) -> Answer:
     """The answer of one row.
 
     Args:
         peer: whose package is importable here.
         job: the checkpoint and its batches.
         recipe: one of the peer's, or ``float``.
-        folder: where the peer may leave files.
+        model: the peer's float model of the job; it is quantized.
     """
-    model = peer.open(job, folder)
     model.infer(job.calibration[0])  # the first batch of a process pays for allocations
     inference = time_call(lambda: [model.infer(feed) for feed in job.calibration])
     quantization = None if recipe == FLOAT else time_call(lambda: model.quantize(recipe, job.calibration))
@@ -49,6 +61,21 @@ def answer_row(peer: Peer, job: Job, recipe: str, folder: Path) -> Answer:
         versions={"python": platform.python_version(), **{name: version(name) for name in peer.packages}},
         logits=logits,
     )
+
+
+def time_row(plain: PeerModel, quantized: PeerModel, job: Job) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of processor time of both, by shape: the same batches in alternation, in the peer's own runtime."""
+    found = {}
+    for shape, feeds in job.timed.items():
+        sides = {FLOAT_SIDE: _take_turns(plain, feeds), QUANTIZED_SIDE: _take_turns(quantized, feeds)}
+        samples = time_paired(sides, seconds=job.seconds, warmup=_WARM_UP, clock=CLOCKS["processor"])
+        found[shape] = {side: [round(each, 4) for each in taken.milliseconds] for side, taken in samples.items()}
+    return found
+
+
+def _take_turns(model: PeerModel, feeds: Sequence[Feed]) -> Callable[[], object]:
+    turn = cycle(feeds)
+    return lambda: model.infer(next(turn))
 
 
 def time_call(work: Callable[[], object]) -> Spent:

@@ -15,7 +15,7 @@ from benchmarks.peers.roster import OURS, PEERS, find_peers
 from benchmarks.peers.row import Peer
 from qat.errors import BuildError, DataError
 
-OTHERS = [peer for peer in PEERS.values() if peer is not OURS]
+OTHERS = [peer for peer in PEERS.values() if peer.requirements]
 
 
 def _pins(peer: Peer) -> dict[str, str]:
@@ -53,12 +53,12 @@ def test_the_cpu_build_of_torch_is_installed_first(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_peer_without_torch_needs_no_index_of_its_builds(tmp_path: Path) -> None:
-    assert len(list_commands(PEERS["onnxruntime"], tmp_path)) == 2
+    assert len(list_commands(replace(PEERS["onnxruntime"], requirements=("onnxruntime",)), tmp_path)) == 2
 
 
 def test_an_environment_is_made_once(tmp_path: Path) -> None:
     ran: list[list[str]] = []
-    peer = PEERS["onnxruntime"]
+    peer = replace(PEERS["onnxruntime"], requirements=("onnxruntime",))
     (tmp_path / peer.name).mkdir()
 
     home = prepare_environment(peer, tmp_path, run=ran.append)
@@ -67,6 +67,13 @@ def test_an_environment_is_made_once(tmp_path: Path) -> None:
     assert home == again == tmp_path / peer.name
     assert len(ran) == 2
     assert find_python(peer, tmp_path) == home / "bin/python"
+
+
+def test_peers_may_share_an_environment(tmp_path: Path) -> None:
+    (tmp_path / "modelopt").mkdir()
+    prepare_environment(PEERS["modelopt"], tmp_path, run=lambda command: None)
+
+    assert find_python(PEERS["modelopt-onnx"], tmp_path) == tmp_path / "modelopt" / "bin/python"
 
 
 def test_other_requirements_make_it_outdated(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A job and an answer come back from their files as they were."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,19 @@ def test_more_than_ten_batches_keep_their_order(tmp_path: Path) -> None:
 
     written.write(tmp_path)
 
+    assert Job.read(tmp_path).timed == {}
     assert [int(feed["input_ids"][0, 0]) for feed in Job.read(tmp_path).evaluation] == list(range(12))
     assert Job.read(tmp_path).graph is None
+
+
+def test_what_is_to_be_timed_comes_back_by_its_shape(job: Job, tmp_path: Path) -> None:
+    replace(job, timed={"1x8": job.calibration[:1], "8x8": job.calibration}, seconds=0.5).write(tmp_path)
+
+    back = Job.read(tmp_path)
+
+    assert {shape: len(feeds) for shape, feeds in back.timed.items()} == {"1x8": 1, "8x8": len(job.calibration)}
+    assert back.seconds == 0.5
+    assert np.array_equal(back.timed["1x8"][0]["input_ids"], job.calibration[0]["input_ids"])
 
 
 def test_an_answer_comes_back(tmp_path: Path) -> None:

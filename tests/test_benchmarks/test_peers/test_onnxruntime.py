@@ -31,7 +31,7 @@ def _quantize(job: Job, recipe: str, folder: Path) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("recipe", list(PEER.by_recipe))
 def test_every_recipe_answers_every_row(job: Job, recipe: str, tmp_path: Path) -> None:
-    answer = answer_row(PEER, job, recipe, tmp_path)
+    answer = answer_row(PEER, job, recipe, PEER.open(job, tmp_path))
 
     assert answer.logits.shape == (24, 3)
     assert np.isfinite(answer.logits).all()
@@ -46,11 +46,11 @@ def test_a_percentile_takes_batches_of_different_lengths(job: Job, tmp_path: Pat
     shorter = {name: array[:, : array.shape[1] // 2] for name, array in job.calibration[0].items()}
     uneven = replace(job, calibration=[*job.calibration, shorter])
 
-    assert np.isfinite(answer_row(PEER, uneven, "linear percentile", tmp_path).logits).all()
+    assert np.isfinite(answer_row(PEER, uneven, "linear percentile", PEER.open(uneven, tmp_path)).logits).all()
 
 
 def test_the_float_graph_answers_as_torch_does(job: Job, tmp_path: Path) -> None:
-    answer = answer_row(PEER, job, FLOAT, tmp_path)
+    answer = answer_row(PEER, job, FLOAT, PEER.open(job, tmp_path))
 
     with TorchRunner(load_checkpoint(job.checkpoint, find_task(job.task)).model) as torch_runner:
         expected = np.concatenate([torch_runner.infer(feed)["logits"] for feed in job.evaluation])

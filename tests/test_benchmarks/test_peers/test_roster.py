@@ -6,13 +6,14 @@ import pytest
 
 from benchmarks.peers.job import Job
 from benchmarks.peers.modelopt_peer import ModelOptModel
+from benchmarks.peers.qdq_peer import BF16
 from benchmarks.peers.qdq_peer import PEER as OURS
-from benchmarks.peers.roster import PEERS
+from benchmarks.peers.roster import OWN, PEERS, keep_usual
 from benchmarks.peers.row import FLOAT, Peer
 from calibration.settings import CalibrationSettings
 from qat.recipe import shipped_recipes
 
-OTHERS = [peer for peer in PEERS.values() if peer is not OURS]
+OTHERS = [peer for peer in PEERS.values() if peer.requirements]
 
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
@@ -30,10 +31,26 @@ def test_a_matched_row_has_a_placement_of_ours_and_a_row_of_ours_to_meet(peer: P
     method = CalibrationSettings().method
     ours = {(row.placement, row.weights) for row in OURS.rows if row.recipe.endswith(f" {method}")}
 
-    for row in peer.rows:
+    for row in (each for each in peer.rows if each.standing != "float"):
         assert row.placement in (*shipped_recipes(), "own")
         assert (row.standing == "matched") == (row.placement != "own")
         assert row.standing != "matched" or (row.placement, row.weights) in ours
+
+
+def test_the_usual_rows_are_of_our_default_method_and_of_their_maximum() -> None:
+    usual = {peer.name: [row.recipe for row in peer.rows] for peer in keep_usual(list(PEERS.values()))}
+
+    assert {recipe.split()[-1] for recipe in usual["qdq"]} == {FLOAT, BF16, CalibrationSettings().method}
+    assert "linear max" in usual["modelopt"]
+    assert not {"linear entropy", "linear mse", "linear percentile"} & set(usual["modelopt"])
+
+
+def test_we_are_the_peers_that_need_no_environment() -> None:
+    assert {"qdq", "qdq-onnxruntime", "qdq-openvino", "qdq-rtx"} == OWN
+
+
+def test_every_quantizer_of_others_says_what_a_user_writes() -> None:
+    assert {peer.home for peer in OTHERS if peer.snippets} == {peer.home for peer in OTHERS}
 
 
 def test_ours_begin_with_the_float_model_everything_is_compared_with() -> None:
