@@ -31,7 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(made: Workspace, out: Path, *more: str) -> Done:
     return call(
         *("run", made.checkpoint, "--task", "text-classification", "--data", made.train),
-        *("--eval", made.validation, "--out", out, *more),
+        *("--eval", made.validation, "--out", out, "--sensitivity", 8, *more),
     )
 
 

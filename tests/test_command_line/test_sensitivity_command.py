@@ -28,6 +28,7 @@ def test_it_measures_every_group_and_leaves_recipe_and_picture(
     assert (done.code, done.err) == (0, "")
     assert set(done.value) == {
         "float_metric", "quantized_metric", "quantized_error", "groups", "keep_float", "metric", "reached",
+        "metric_name",
     }  # fmt: skip
     harms = [row["harm"] for row in done.value["groups"]]
     assert len(harms) == 12
@@ -39,7 +40,7 @@ def test_it_measures_every_group_and_leaves_recipe_and_picture(
 
 def test_without_a_drop_nothing_is_chosen(chain: Chain, workspace: Workspace) -> None:
     done = call("sensitivity", chain[0] / "calibrated", "--data", workspace.train, "--limit", 8, "--json")
-    assert set(done.value) == {"float_metric", "quantized_metric", "quantized_error", "groups"}
+    assert set(done.value) == {"metric_name", "float_metric", "quantized_metric", "quantized_error", "groups"}
     assert "keep in float" not in done.out
 
 

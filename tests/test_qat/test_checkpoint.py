@@ -117,7 +117,7 @@ def test_the_manifest_says_what_made_it(float_folder: Path, tmp_path: Path) -> N
     inputs = {"checkpoint": float_folder, "data": data, "gone": tmp_path / "gone"}
     out = save_checkpoint(checkpoint, tmp_path / "out", stage="finetune", inputs=inputs, facts={"rows": 7})
     manifest: dict[str, Any] = read_manifest(out)
-    assert manifest.keys() == {"stage", "inputs", "versions", "hardware", "rows"}
+    assert manifest.keys() == {"stage", "inputs", "files", "versions", "hardware", "rows"}
     assert (manifest["stage"], manifest["rows"], manifest["versions"]) == ("finetune", 7, installed_versions())
     assert {"python", "torch", "transformers"} <= manifest["versions"].keys()
     assert manifest["hardware"].keys() == {"machine", "processor"}

@@ -93,8 +93,10 @@ def test_a_contest_with_shapes_times_the_rows_that_stand_for_a_kind(contest: Con
     assert outcome.costs.errors == {}
 
 
-@pytest.mark.parametrize("name", ["qdq-onnxruntime", "qdq-openvino", "qdq-rtx"])
-def test_our_graphs_answer_as_they_should_and_hold_int8(name: str, job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "weights"), [("qdq-onnxruntime", 12), ("qdq-openvino", 12), ("qdq-rtx", 8)]
+)  # for rtx q, k and v are one
+def test_our_graphs_answer_as_they_should_and_hold_int8(name: str, weights: int, job: Job, tmp_path: Path) -> None:
     model = PEERS[name].open(job, tmp_path)
     before = model.infer(job.evaluation[0])
     model.quantize(PEERS[name].rows[0].recipe, job.calibration)
@@ -104,7 +106,7 @@ def test_our_graphs_answer_as_they_should_and_hold_int8(name: str, job: Job, tmp
     assert before.shape == after.shape
     assert np.isfinite(after).all()
     assert inside.products >= 12
-    assert inside.weights == 12
+    assert inside.weights == weights
     assert inside.file_bytes is not None
 
 
