@@ -68,7 +68,6 @@ MODELOPT_MSE_RANGE = Tolerance(2.0 ** (1 / 16), "a ratio: our ranges lie 4 % apa
 MODELOPT_MSE = Tolerance(1.03, "squared error of the best of our ranges by that of ModelOpt's denser ones")
 CORRELATION = Tolerance(1e-9, "correlations of at most twenty ranks in FP64, their sums in another order")
 HEAD_METRIC = Tolerance(0.1, "one flipped tie changes one answer of 24, in a metric of precision and recall both")
-PERPLEXITY = Tolerance(1e-2, "relative, where it is in the hundreds: one flipped tie moves the logits of one row of 24")
 POOLED = Tolerance(1e-5, "FP32 sums of at most 500 tokens and 384 channels against the FP64 definition")
 POOLED_FP16 = Tolerance(
     2e-3, "the same in FP16: of 500 products and their sum, four roundings of 2^-11 of values below 1"
@@ -87,4 +86,7 @@ MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard er
 PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")
 TOLD = Tolerance(1e-5, "probabilities and vectors below 1: FP32 sums in another order, through a softmax")
 PARTS = Tolerance(1e-5, "relative: the same rows in other batches, and FP64 sums of their FP32 scores in another order")
+STREAMED_PEAK = Tolerance(
+    1.06, "peaks of two processes: holes of their heaps, up to 3 % seen; rows that are held add 13 %"
+)
 STREAMED = Tolerance(1.02, "the contract's figure: resident memory under load stays flat within 2 %")
