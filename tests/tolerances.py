@@ -86,7 +86,5 @@ MASKED_SHARES = Tolerance(0.03, "a share of 600 to 1,800 draws: four standard er
 PERPLEXITY = Tolerance(5e-3, "relative: one flipped tie moves the likelihood of a few of 50 words")
 TOLD = Tolerance(1e-5, "probabilities and vectors below 1: FP32 sums in another order, through a softmax")
 PARTS = Tolerance(1e-5, "relative: the same rows in other batches, and FP64 sums of their FP32 scores in another order")
-STREAMED_PEAK = Tolerance(
-    1.06, "peaks of two processes: holes in their heaps, 3 % seen; rows that are held add 13 %"
-)
+STREAMED_PEAK = Tolerance(1.06, "peaks of two processes: holes in their heaps, 3 % seen; rows that are held add 13 %")
 STREAMED = Tolerance(1.02, "the contract's figure: resident memory under load stays flat within 2 %")
