@@ -138,7 +138,7 @@ def read_batches(checkpoint: Path, data: Path, texts: int, batch_size: int) -> l
     loaded = load_checkpoint(checkpoint, task)
     rows = task.load(data, columns={}, limit=texts, require_labels=False)
     encoded = task.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config, require_labels=False)
-    pad = int(loaded.tokenizer.pad_token_id or 0)
+    pad = loaded.pad_token_id
     found = [
         drop_targets(batch.to_tensors())
         for batch in iterate_batches(encoded, batch_size=batch_size, pad_token_id=pad, order="length")

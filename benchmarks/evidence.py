@@ -143,7 +143,7 @@ def compare_latency(
         seconds: time for one shape.
         progress: called before each shape with how many are done, and all of them.
     """
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    pad = checkpoint.pad_token_id
     longest = longest_row(checkpoint.model.config)
     choices = next((size for size in rows.axes if isinstance(size, int)), None)
     workloads = [

@@ -64,7 +64,7 @@ def float_checkpoint_command(
     checkpoint = start_checkpoint(encoder, task, label or _LABELS, plan_settings.seed)
     found = find_task(task)
     training = encode_rows(checkpoint, found, TaskRecord(name=task), data)
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    pad = checkpoint.pad_token_id
     plan = TrainingPlan(settings=plan_settings, pad_token_id=pad, quantized=False)
     with show_progress("train") as advance:
         done = train_rows(checkpoint.model, training, plan, progress=lambda step, steps, loss: advance(step, steps))

@@ -135,7 +135,7 @@ def measure_generation(
         rows: texts to score and prompt with.
         asked: how much.
     """
-    model, task, pad = checkpoint.model, find_task(_TASK), int(checkpoint.tokenizer.pad_token_id or 0)
+    model, task, pad = checkpoint.model, find_task(_TASK), checkpoint.pad_token_id
     prompts = cut_prompts(rows, asked.prompts, _PROMPT, _PROMPT)
     scores: dict[str, Accuracy] = {}
 

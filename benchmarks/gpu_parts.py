@@ -82,7 +82,7 @@ class Prepared:
     @property
     def pad(self) -> int:
         """The number of the padding token."""
-        return int(self.checkpoint.tokenizer.pad_token_id or 0)
+        return self.checkpoint.pad_token_id
 
 
 def require_gpu() -> Gpu:

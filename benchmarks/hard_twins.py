@@ -74,7 +74,7 @@ def hard_twin_command(
     task = find_task("text-classification")
     original, twin = (load_checkpoint(checkpoint, task) for _ in range(2))
     train, scored = (encode_rows(twin, task, TaskRecord(name=task.name), path) for path in (data, evaluation))
-    pad = int(twin.tokenizer.pad_token_id or 0)
+    pad = twin.pad_token_id
 
     def score(model: PreTrainedModel) -> float:
         return score_rows(infer_with(model), scored, task, pad_token_id=pad).value

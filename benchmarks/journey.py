@@ -160,7 +160,7 @@ class _Way:
 def _travel(journey: Journey, checkpoint: Checkpoint, way: _Way, advance: Advance) -> dict[str, Any]:
     stages = Stages(advance, resume=journey.resume)
     target, precision = way.lowering.target.name, way.lowering.precision
-    score = _scorer(journey, way, stages, pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0))
+    score = _scorer(journey, way, stages, pad_token_id=checkpoint.pad_token_id)
     size_fp32 = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
     found = {"fp32": score("score FP32", way.run_torch(checkpoint))}
     checkpoint = _calibrate(journey, way, checkpoint, stages)
@@ -229,7 +229,7 @@ def _measure_sensitivity(journey: Journey, way: _Way, checkpoint: Checkpoint, st
     if journey.sensitivity_rows is None:
         return None
     some = way.training.pick(range(min(journey.sensitivity_rows, len(way.training))))
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    pad = checkpoint.pad_token_id
     with stages.stage("measure sensitivity") as move:
         found = measure_sensitivity(
             checkpoint.model,
@@ -257,7 +257,7 @@ def _read_rows(journey: Journey, task: Task, checkpoint: Checkpoint) -> tuple[En
     record = TaskRecord(name=task.name, columns=dict(journey.columns), max_length=journey.max_length)
     paths = (journey.data, journey.evaluation)
     training, evaluation = (encode_rows(checkpoint, task, record, path, journey.limit) for path in paths)
-    pad = int(checkpoint.tokenizer.pad_token_id or 0)
+    pad = checkpoint.pad_token_id
     return training, refer_rows(infer_with(checkpoint.model), evaluation, task, pad_token_id=pad)
 
 

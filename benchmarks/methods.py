@@ -71,7 +71,7 @@ class Judge:
 
     def __init__(self, checkpoint: Checkpoint, task: Task, rows: Encoded) -> None:
         self._task, self._rows = task, rows
-        self._pad = int(checkpoint.tokenizer.pad_token_id or 0)
+        self._pad = checkpoint.pad_token_id
         self._labels = rows.read("labels").astype(np.int64)
         self._float = self._answer(checkpoint.model)
 
@@ -119,7 +119,7 @@ def _calibrate(
 ) -> tuple[PreTrainedModel, Calibration]:
     recipe, weights = PLACEMENTS[placement]
     loaded = load_checkpoint(checkpoint, find_task(_TASK))
-    pad = int(loaded.tokenizer.pad_token_id or 0)
+    pad = loaded.pad_token_id
     batches = iterate_batches(data, batch_size=_BATCH, pad_token_id=pad, order="length")
     done = quantize_model(
         loaded.model,

@@ -102,7 +102,7 @@ def run_cell(material: Material, column: Column, seed: int) -> Cell:
     """
     task = material.task
     loaded = load_checkpoint(material.checkpoint if column.start == "float" else material.calibrated, task)
-    pad = int(loaded.tokenizer.pad_token_id or 0)
+    pad = loaded.pad_token_id
     trained = None
     if column.lesson != "none":
         plan = TrainingPlan(

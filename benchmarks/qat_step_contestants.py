@@ -78,7 +78,7 @@ def read_feeds(setting: Setting) -> list[Feed]:
     loaded = load_checkpoint(setting.checkpoint, task)
     rows = task.load(setting.data, columns={}, limit=setting.texts)
     encoded = task.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config)
-    pad = int(loaded.tokenizer.pad_token_id or 0)
+    pad = loaded.pad_token_id
     batches = iterate_batches(encoded, batch_size=setting.batch_size, pad_token_id=pad, order="length")
     whole = (batch for batch in batches if len(batch.index) == setting.batch_size)
     feeds: list[Any] = [{**batch.inputs, **batch.targets} for batch in whole]

@@ -54,7 +54,7 @@ def sensitivity_command(
             require_writable(place)
 
     def score(model: PreTrainedModel) -> Accuracy:
-        return score_rows(infer_with(model), encoded, found, pad_token_id=int(loaded.tokenizer.pad_token_id or 0))
+        return score_rows(infer_with(model), encoded, found, pad_token_id=loaded.pad_token_id)
 
     with show_progress("leave one out") as advance:
         report = measure_sensitivity(loaded.model, score, progress=advance)

@@ -65,7 +65,7 @@ def throughput_command(
         repeats=3,
         clock=CLOCKS[clock],
     )["encode"]
-    batching = Batching(pad_token_id=int(loaded.tokenizer.pad_token_id or 0), batch_size=batch_size, streams=streams)
+    batching = Batching(pad_token_id=loaded.pad_token_id, batch_size=batch_size, streams=streams)
     torch.set_num_threads(streams)  # torch takes one batch after the other, with as many threads as others have streams
     contestants = [Contestant(name=BASELINE, int8_kernels=0, runner=TorchRunner(loaded.model))]
     with TemporaryDirectory() as folder, ExitStack() as stack:

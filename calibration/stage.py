@@ -66,7 +66,7 @@ def calibrate_checkpoint(
     model, settings = checkpoint.model, stage.settings
     require_float(checkpoint)
     start = _describe_start(checkpoint, stage)
-    batches = _Batches(parts, stage, pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0))
+    batches = _Batches(parts, stage, pad_token_id=checkpoint.pad_token_id)
     done = quantize_model(
         model,
         batches,

@@ -59,6 +59,11 @@ class Checkpoint:
         config = getattr(self.model.config, "quantization_config", None)
         return config if isinstance(config, QDQConfig) else None
 
+    @property
+    def pad_token_id(self) -> int:
+        """The number that fills short rows up, 0 where the tokenizer names none."""
+        return int(self.tokenizer.pad_token_id or 0)
+
 
 def require_float(checkpoint: Checkpoint) -> None:
     """Passes for a float checkpoint.

@@ -76,7 +76,7 @@ def finetune_command(
     require_writable(out)
     lesson = None if teacher is None else load_teacher(teacher, found, loaded)
     if held is not None and lesson is not None:
-        held = refer_rows(infer_with(lesson), held, found, pad_token_id=int(loaded.tokenizer.pad_token_id or 0))
+        held = refer_rows(infer_with(lesson), held, found, pad_token_id=loaded.pad_token_id)
     stage = FinetuneStage(
         settings=chosen,
         teacher=lesson,
@@ -94,7 +94,7 @@ def finetune_command(
 
 def _score(loaded: Checkpoint, task: Task, rows: Encoded) -> Facts:
     with show_progress("score") as advance:
-        pad = int(loaded.tokenizer.pad_token_id or 0)
+        pad = loaded.pad_token_id
         score = score_rows(infer_with(loaded.model), rows, task, pad_token_id=pad, progress=advance)
     return {"score": {"metric": score.metric, "value": score.value, "n": score.n, "metrics": dict(score.metrics)}}
 

@@ -41,7 +41,7 @@ class FinetuneStage:
         """How that checkpoint is trained."""
         return TrainingPlan(
             settings=self.settings,
-            pad_token_id=int(checkpoint.tokenizer.pad_token_id or 0),
+            pad_token_id=checkpoint.pad_token_id,
             teacher=self.teacher,
             run=self.run,
         )

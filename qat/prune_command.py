@@ -86,7 +86,7 @@ def prune_command(
 
 def measure(loaded: Checkpoint, task: Task, rows: Encoded, batch_size: int) -> Scores:
     """The importance of every head on some rows, with progress shown."""
-    pad = int(loaded.tokenizer.pad_token_id or 0)
+    pad = loaded.pad_token_id
     batches = iterate_batches(rows, batch_size=batch_size, pad_token_id=pad, order="length")
     with show_progress("measure heads") as advance:
         return measure_importance(
