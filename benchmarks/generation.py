@@ -2,7 +2,8 @@
 
 Perplexity from FP32 to the graphs, and greedy decoding of the same prompts in torch and on ONNX Runtime, float and
 quantized. Both sides of a comparison compute the same numbers but for the order of FP32 sums: where that moves a value
-over a rounding tie, a row may take another way from there on.
+over a rounding tie, a row may take another way from there on. So torch also reads what the graphs said, on their side
+of each tie, and says the next token: apart from ties the two must be one.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from transformers import PreTrainedModel
 from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from calibration.quantize import quantize_model
-from export.exported import Lowering, trace_model, trace_next, write_exported
+from export.exported import MODEL_FILE, Lowering, trace_model, trace_next, write_exported
+from export.layer_compare import TensorAgreement, follow_graph
 from export.runners.load import load_runner
 from export.runners.load_decoder import load_decoder
 from export.targets import find_target
@@ -93,6 +95,34 @@ def compare_said(first: Tokens, second: Tokens) -> dict[str, float]:
     return {"tokens": float(same.mean()), "prompts": float(same.all(axis=1).mean())}
 
 
+def follow_graphs(model: PreTrainedModel, graph: Path, prompts: Tokens, said: Tokens) -> dict[str, float]:
+    """Whether torch says each token that the graphs said, where it takes their side of every rounding tie.
+
+    Args:
+        model: the quantized decoder.
+        graph: the exported graph that reads prompts.
+        prompts: ``(prompts, tokens)``.
+        said: after them, ``(prompts, new)``.
+
+    Returns:
+        the shares of ``compare_said``; of the values between two quantizers how many have another level, by how many
+        steps at most, and how far from a tie at most, relative to their range.
+    """
+    found: list[TensorAgreement] = []
+    answers: list[Tokens] = []
+    for ids in _split(np.concatenate([prompts, said], axis=1)):
+        agreements, answer = follow_graph(model, graph, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        found += agreements
+        answers.append(answer.logits.argmax(-1).numpy()[:, prompts.shape[1] - 1 : -1])
+    return {
+        **compare_said(np.concatenate(answers), said),
+        "values": sum(each.values for each in found),
+        "differing": sum(each.differing for each in found),
+        "largest_step": max(each.largest_step for each in found),
+        "tie_distance": max(each.tie_distance for each in found),
+    }
+
+
 def _split(prompts: Tokens) -> Iterator[Tokens]:
     yield from (prompts[start : start + _BATCH] for start in range(0, len(prompts), _BATCH))
 
@@ -155,6 +185,7 @@ def measure_generation(
         scores["onnx"] = measure_accuracy(runner, rows, task, pad_token_id=pad, batch_size=_BATCH)
         say("generate ...")
         said = {name: say_in_graphs(each, prompts, asked.new_tokens) for name, each in folders.items()}
+        followed = follow_graphs(model, folders["quantized"] / MODEL_FILE, prompts, said["quantized"])
     quantized = say_in_torch(model, prompts, asked.new_tokens)
     with disable_quantizers(model):
         plain = say_in_torch(model, prompts, asked.new_tokens)
@@ -165,6 +196,7 @@ def measure_generation(
         "prompts": len(prompts),
         "new_tokens": asked.new_tokens,
         "said_by_torch_and_graphs": compare_said(quantized, said["quantized"]),
+        "said_but_for_ties": followed,
         "said_by_torch_and_graphs_in_float": compare_said(plain, said["float"]),
         "said_with_and_without_cache": compare_said(
             quantized, say_in_torch(model, prompts, asked.new_tokens, cache=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -58,14 +59,21 @@ def compare_layers(
     Raises:
         ExportError: the graph holds none of the model's quantizers.
     """
+    return follow_graph(model, onnx_path, batch)[0]
+
+
+def follow_graph(
+    model: PreTrainedModel, onnx_path: Path | str, batch: Mapping[str, NDArray[np.int64]]
+) -> tuple[tuple[TensorAgreement, ...], Any]:
+    """What ``compare_layers`` finds, and what the model answers on the graph's side of every tie."""
     levels = _levels_of_graph(Path(onnx_path), batch)
     found: list[TensorAgreement] = []
     model.eval()
     with _forcing(model, levels, found), torch.no_grad():
-        model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+        answer = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
     if not found:
         raise ExportError(f"{onnx_path} holds none of the model's quantizers: compare a model with its own export")
-    return tuple(found)
+    return tuple(found), answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,20 @@ _RUNTIMES = {
     "qdq `tensorrt` on OpenVINO": "qdq tensorrt on OpenVINO",
 }
 
+_ANSWERING = {
+    "torch": "torch FP32",
+    "ONNX Runtime, float": "ONNX Runtime FP32",
+    "ONNX Runtime, its dynamic quantizer": "ONNX Runtime dynamic",
+    "OpenVINO, float": "OpenVINO float",
+    "NNCF `linear` on OpenVINO": "nncf-linear on OpenVINO",
+    "NNCF `transformer` on OpenVINO": "nncf-transformer-bf16 on OpenVINO",
+    "NNCF's defaults on OpenVINO": "nncf-default on OpenVINO",
+    "qdq `linear` on ONNX Runtime": "qdq linear on ONNX Runtime",
+    "qdq `tensorrt` on ONNX Runtime": "qdq tensorrt on ONNX Runtime",
+    "qdq `linear` on OpenVINO": "qdq linear on OpenVINO",
+    "qdq `tensorrt` on OpenVINO": "qdq tensorrt on OpenVINO",
+}
+
 _STEPS = {
     "`tensorrt`": ("full", "float"),
     "`linear`": ("linear", "float"),
@@ -84,6 +98,24 @@ def draw_latency(results: Results) -> str:
 
 def _describe_ratio(each: Result) -> str:
     return f"{each['ratio']:.2f} ± {(each['high'] - each['low']) / 2:.2f}"
+
+
+@readme_table("throughput")
+def draw_throughput(results: Results) -> str:
+    """Texts a second in both orders of rows, times the first contestant, and what batches of like length give."""
+    result = results.read("throughput-minilm_epyc-2core")
+    passes = {(each["name"], each["order"]): each for each in result["passes"]}
+    rows = []
+    for label, name in _ANSWERING.items():
+        alike, random = passes[name, "bucketed"], passes[name, "random"]
+        rest = result["contestants"][name]["precision"].removeprefix("int8+").upper()
+        rows.append(
+            [
+                *(label, rest, f"{alike['texts_per_s']:,.0f}", f"{alike['ratio']:.2f} ± {alike['spread']:.2f}"),
+                *(f"{random['texts_per_s']:,.0f}", f"{alike['bucketing']:.2f}"),
+            ]
+        )
+    return draw_rows(("", "rest", "texts/s", "times torch", "random batches", "like lengths give"), rows)
 
 
 @readme_table("qat-step")

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.generation import generation_command
 from tests.tiny import save_tiny, tiny_rows, tiny_tokenizer
 from tests.tiny_decoders import tiny_decoder
+from tests.tolerances import TIE
 
 
 @pytest.mark.long
@@ -23,3 +24,7 @@ def test_torch_and_graphs_say_the_same(tmp_path: Path) -> None:
     assert found["said_by_torch_and_graphs_in_float"] == {"tokens": 1.0, "prompts": 1.0}
     assert found["said_by_torch_and_graphs"]["prompts"] >= 0.8
     assert found["prompts"] == 5
+    followed = found["said_but_for_ties"]
+    assert (followed["tokens"], followed["prompts"]) == (1.0, 1.0)
+    assert followed["largest_step"] <= 1
+    assert followed["tie_distance"] <= TIE.value
