@@ -65,7 +65,10 @@ def compare_layers(
 def follow_graph(
     model: PreTrainedModel, onnx_path: Path | str, batch: Mapping[str, NDArray[np.int64]]
 ) -> tuple[tuple[TensorAgreement, ...], Any]:
-    """What ``compare_layers`` finds, and what the model answers on the graph's side of every tie."""
+    """What ``compare_layers`` finds, and what the model answers on the graph's numbers; takes and raises the same.
+
+    The answer is the model's own up to ties only where every agreement says so.
+    """
     levels = _levels_of_graph(Path(onnx_path), batch)
     found: list[TensorAgreement] = []
     model.eval()
