@@ -13,6 +13,7 @@ from export.runners.artefact import Artefact, open_artefact
 from export.runners.base import Runner
 from export.runners.feeding import feed_runner
 from export.runners.padded_runner import pad_to_shape
+from qat.batches import find_pad
 from qat.checkpoint import load_checkpoint, require_float
 from qat.errors import DataError, RecipeError
 from qat.families import longest_row
@@ -74,7 +75,7 @@ def evaluate(
     reading = reading or Reading()
     opened = open_artefact(artefact, task=task)
     columns = opened.columns if reading.columns is None else reading.columns
-    pad = int(opened.tokenizer.pad_token_id or 0)
+    pad = find_pad(opened.tokenizer)
     refer = _refer_to(reference, opened, pad)
     parts = (
         refer(
@@ -140,7 +141,7 @@ def benchmark(
         if longest > takes:
             raise RecipeError(f"{artefact} takes {takes} tokens, {longest} asked for: use --shapes with shorter ones")
     tokens = _read_tokens(opened[0], data)
-    pad = int(opened[0].tokenizer.pad_token_id or 0)
+    pad = find_pad(opened[0].tokenizer)
     with ExitStack() as stack:
         runners = [stack.enter_context(each.runner) for each in opened]
         choices = _count_choices(runners)

@@ -79,11 +79,6 @@ class Prepared:
     rows: Encoded = field(repr=False)
     graphs: Mapping[str, ExportedModel]
 
-    @property
-    def pad(self) -> int:
-        """The number of the padding token."""
-        return self.checkpoint.pad_token_id
-
 
 def require_gpu() -> Gpu:
     """The GPU of this machine.
@@ -176,7 +171,9 @@ def measure_engines(run: GpuRun, prepared: Prepared, builder: BuilderName) -> di
             same = share_agreeing(prepared.task, prepared.rows, torch_answers, answers)
             facts[name] = {"value": answers.value, "same_as_fake_quantization": same, "audit": told}
         longest = longest_row(prepared.checkpoint.model.config)
-        shapes = [Workload(batch, min(tokens, longest), pad_id=prepared.pad) for batch, tokens in _SHAPES]
+        shapes = [
+            Workload(batch, min(tokens, longest), pad_id=prepared.checkpoint.pad_token_id) for batch, tokens in _SHAPES
+        ]
         tokens = prepared.rows.sequences
         measured = measure_latency(list(runners.values()), list(dict.fromkeys(shapes)), tokens, seconds=run.seconds)
     names = list(runners) * len(set(shapes))
@@ -207,4 +204,6 @@ def _build(run: GpuRun, prepared: Prepared, builder: BuilderName, name: str) -> 
 
 
 def _score(prepared: Prepared, runner: TorchRunner | TensorRtRunner) -> Accuracy:
-    return measure_accuracy(runner, prepared.rows, prepared.task, pad_token_id=prepared.pad, batch_size=_LARGEST_BATCH)
+    return measure_accuracy(
+        runner, prepared.rows, prepared.task, pad_token_id=prepared.checkpoint.pad_token_id, batch_size=_LARGEST_BATCH
+    )

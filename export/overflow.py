@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from export.passes.half_precision import FP16_MAX
 from export.passes.qdq_nodes import DEQUANTIZE
-from qat.batches import iterate_batches
+from qat.batches import find_pad, iterate_batches
 from qat.tasks import find_task
 from qat.tasks.record import read_task_record
 
@@ -47,7 +47,7 @@ def read_probe_rows(
     task = find_task(record.name)
     rows = task.load(path, columns=record.columns, limit=limit)
     encoded = task.encode(rows, tokenizer=tokenizer, config=model.config, max_length=record.max_length)
-    pad = int(tokenizer.pad_token_id or 0)
+    pad = find_pad(tokenizer)
     batches = iterate_batches(encoded, batch_size=_BATCH, pad_token_id=pad)
     return [{name: np.asarray(batch.inputs[name], np.int64) for name in record.inputs} for batch in batches]
 

@@ -13,6 +13,7 @@ from export.runners.artefact import Artefact, open_artefact
 from export.runners.feeding import feed_runner
 from export.runners.padded_runner import pad_to_shape
 from export.runners.running import Running
+from qat.batches import find_pad
 from qat.data import Row, Rows
 from qat.errors import DataError
 from qat.scoring import Batching, answer_rows
@@ -90,7 +91,7 @@ class Predictor:
                 f"{self._asking.new_tokens} new tokens were asked for, but {self.task} says nothing after a text: "
                 "leave --new-tokens out"
             )
-        self._pad = int(self._opened.tokenizer.pad_token_id or 0)
+        self._pad = find_pad(self._opened.tokenizer)
         self._runner = pad_to_shape(self._opened.runner, self._opened.folder, pad_token_id=self._pad)
         self._stack = ExitStack()
         self._reading = Lock()

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from qat.errors import DataError
 from qat.tasks.base import IGNORED_LABEL, Encoded, Feature, Value
@@ -21,6 +22,11 @@ Entry = TypeVar("Entry")
 
 TARGETS = frozenset({"labels", "start_positions", "end_positions", "next_sentence_label", "sentence_order_label"})
 """What transformers' heads call what they are scored against; all else is an input."""
+
+
+def find_pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number that fills short rows up, 0 where the tokenizer names none."""
+    return int(tokenizer.pad_token_id or 0)
 
 
 @dataclass(frozen=True, slots=True)

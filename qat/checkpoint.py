@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qat.artefacts import atomic_folder, write_manifest
+from qat.batches import find_pad
 from qat.checkpoints import find_format
 from qat.checkpoints.base import list_names
 from qat.checkpoints.completeness import is_range, require_complete
@@ -61,8 +62,8 @@ class Checkpoint:
 
     @property
     def pad_token_id(self) -> int:
-        """The number that fills short rows up, 0 where the tokenizer names none."""
-        return int(self.tokenizer.pad_token_id or 0)
+        """The tokenizer's, as ``find_pad`` reads it."""
+        return find_pad(self.tokenizer)
 
 
 def require_float(checkpoint: Checkpoint) -> None:

@@ -20,7 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from qat.batches import Collator
+from qat.batches import Collator, find_pad
 from qat.errors import RecipeError
 from qat.finetune_settings import FinetuneSettings
 from qat.full_disk import naming_full_disk
@@ -128,7 +128,7 @@ def finetune(
         CheckpointError: the model is not quantized, or the teacher does not fit.
         RangeError: quantizers without a range, or a loss that is not finite.
     """
-    pad = int(tokenizer.pad_token_id or 0)
+    pad = find_pad(tokenizer)
     plan = TrainingPlan(settings=settings or FinetuneSettings(), pad_token_id=pad, teacher=teacher)
     return train_rows(model, rows, plan, progress=progress)
 

@@ -15,6 +15,7 @@ from benchmarks.latency.table import draw_table, pair_ratios
 from benchmarks.sample import CHECKPOINT, TRAIN, VALIDATION
 from benchmarks.timing import CLOCKS
 from benchmarks.workload import Workload, parse_shapes_list
+from qat.batches import find_pad
 from qat.checkpoint import load_checkpoint
 from qat.console import print_json, say, show_progress
 from qat.tasks import find_task
@@ -50,7 +51,7 @@ def latency_command(
         tokenizer = load_checkpoint(checkpoint, find_task(task)).tokenizer
         rows = find_task("text-classification").load(VALIDATION, columns={}, limit=1024)
         tokens = tokenizer([str(row["text"]) for row in rows], truncation=True)["input_ids"]
-        pad = int(tokenizer.pad_token_id or 0)
+        pad = find_pad(tokenizer)
         advance = stack.enter_context(show_progress("time"))
         measured = measure_latency(
             [stack.enter_context(each.runner) for each in contestants],

@@ -18,7 +18,7 @@ from benchmarks.peers.job import ANSWER_FILE, Answer, Job
 from benchmarks.peers.process import run_process
 from benchmarks.peers.row import Peer, Row
 from benchmarks.peers.score import judge_rows, pack_rows
-from qat.batches import Batch, iterate_batches
+from qat.batches import Batch, find_pad, iterate_batches
 from qat.errors import BuildError, CheckpointError, DataError
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
@@ -213,7 +213,7 @@ def _read_batches(contest: Contest) -> tuple[list[Batch], list[Batch], int]:
             rows, tokenizer=tokenizer, config=config, max_length=contest.max_length, require_labels=labelled
         )
 
-    pad = int(tokenizer.pad_token_id or 0)
+    pad = find_pad(tokenizer)
     texts = encode(contest.data, contest.texts, labelled=False)
     scored = encode(contest.evaluation, contest.limit, labelled=True)
     if scored.problem_type != SingleLabel.problem_type:

@@ -90,10 +90,13 @@ def draw_latency(results: Results) -> str:
     rows = []
     for label, name in _RUNTIMES.items():
         facts = result["contestants"][name]
-        rest = facts["precision"].removeprefix("int8+").upper()
         cells = [_describe_ratio(ratios[name, shape]) for shape in shapes]
-        rows.append([label, rest, str(facts["int8_kernels"]), *cells])
+        rows.append([label, _name_rest(facts), str(facts["int8_kernels"]), *cells])
     return draw_rows(("", "rest", "INT8 kernels", *(shape.replace("x", "×") for shape in shapes)), rows)
+
+
+def _name_rest(contestant: Result) -> str:
+    return str(contestant["precision"]).removeprefix("int8+").upper()
 
 
 def _describe_ratio(each: Result) -> str:
@@ -108,13 +111,10 @@ def draw_throughput(results: Results) -> str:
     rows = []
     for label, name in _ANSWERING.items():
         alike, random = passes[name, "bucketed"], passes[name, "random"]
-        rest = result["contestants"][name]["precision"].removeprefix("int8+").upper()
-        rows.append(
-            [
-                *(label, rest, f"{alike['texts_per_s']:,.0f}", f"{alike['ratio']:.2f} ± {alike['spread']:.2f}"),
-                *(f"{random['texts_per_s']:,.0f}", f"{alike['bucketing']:.2f}"),
-            ]
-        )
+        fast, slow = (f"{each['texts_per_s']:,.0f}" for each in (alike, random))
+        ratio = f"{alike['ratio']:.2f} ± {alike['spread']:.2f}"
+        rest = _name_rest(result["contestants"][name])
+        rows.append([label, rest, fast, ratio, slow, f"{alike['bucketing']:.2f}"])
     return draw_rows(("", "rest", "texts/s", "times torch", "random batches", "like lengths give"), rows)
 
 

@@ -14,6 +14,7 @@ from export.runners.load import load_runner
 from export.runners.load_decoder import load_decoder
 from export.runners.running import Running
 from qat.artefacts import hash_file, read_manifest
+from qat.batches import find_pad
 from qat.checkpoint import read_config
 from qat.checkpoints.base import load_tokenizer
 from qat.errors import CheckpointError
@@ -77,7 +78,7 @@ def open_artefact(
     runner: Runner
     if found.continues and new_tokens is not None:
         decoder = load_decoder(path, optimized=optimized, running=running)
-        pad = int(tokenizer.pad_token_id or 0)
+        pad = find_pad(tokenizer)
         runner = ContinuingRunner(decoder, new_tokens=new_tokens, ends=find_end(tokenizer), pad=pad)
     else:
         runner = load_runner(path, task=task, optimized=optimized, running=running)
