@@ -2,12 +2,13 @@
 
 Perplexity from FP32 to the graphs, and greedy decoding of the same prompts in torch and on ONNX Runtime, float and
 quantized. Both sides of a comparison compute the same numbers but for the order of FP32 sums: where that moves a value
-over a rounding tie, a row may take another way from there on. So torch also reads what the graphs said, on their side
-of each tie, and says the next token: apart from ties the two must be one.
+over a rounding tie, a row may take another way from there on. So torch also goes along, token by token, on the graphs'
+side of each tie, and says the next token: apart from ties the two must be one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -21,16 +22,21 @@ from transformers import PreTrainedModel
 from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
 from calibration.quantize import quantize_model
+from export.decoder_graphs import STEP_FILE
 from export.exported import MODEL_FILE, Lowering, trace_model, trace_next, write_exported
-from export.layer_compare import TensorAgreement, follow_graph
+from export.layer_compare import FollowedGraph, TensorAgreement
+from export.runners.base import AlwaysOpen, Arrays, Runner
+from export.runners.greedy_decoder import GreedyDecoder
 from export.runners.load import load_runner
 from export.runners.load_decoder import load_decoder
+from export.runners.torch_decoder import split_decoder
 from export.targets import find_target
 from qat.artefacts import require_writable, write_json
 from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, load_checkpoint
 from qat.commands import encode_rows
 from qat.console import print_json, say
+from qat.families import longest_row
 from qat.finetune import TrainingPlan, train_rows
 from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import quantization_config
@@ -95,32 +101,51 @@ def compare_said(first: Tokens, second: Tokens) -> dict[str, float]:
     return {"tokens": float(same.mean()), "prompts": float(same.all(axis=1).mean())}
 
 
-def follow_graphs(model: PreTrainedModel, graph: Path, prompts: Tokens, said: Tokens) -> dict[str, float]:
-    """Whether torch says each token that the graphs said, where it takes their side of every rounding tie.
+def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: int) -> dict[str, float]:
+    """Whether torch says each token that the graphs say, where it takes their side of every rounding tie.
 
     Args:
         model: the quantized decoder.
-        graph: the exported graph that reads prompts.
+        folder: what was exported of it.
         prompts: ``(prompts, tokens)``.
-        said: after them, ``(prompts, new)``.
+        new: tokens said after each.
 
     Returns:
         the shares of ``compare_said``; of the values between two quantizers how many have another level, by how many
         steps at most, and how far from a tie at most, relative to their range.
     """
-    found: list[TensorAgreement] = []
-    answers: list[Tokens] = []
-    for ids in _split(np.concatenate([prompts, said], axis=1)):
-        agreements, answer = follow_graph(model, graph, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        found += agreements
-        answers.append(answer.logits.argmax(-1).numpy()[:, prompts.shape[1] - 1 : -1])
+    prompt, step = (
+        _FollowedRunner(FollowedGraph(folder / name, model, part), part)
+        for name, part in zip((MODEL_FILE, STEP_FILE), split_decoder(model), strict=True)
+    )
+    decoder = GreedyDecoder(prompt, step, longest=longest_row(model.config))
+    said = [decoder.generate(part, np.ones_like(part), max_new_tokens=new).tokens for part in _split(prompts)]
+    steps = iter(step.tokens)
+    followed = [np.stack([first, *islice(steps, new - 1)], axis=1) for first in prompt.tokens]
+    found = prompt.agreements + step.agreements
     return {
-        **compare_said(np.concatenate(answers), said),
+        **compare_said(np.concatenate(followed), np.concatenate(said)),
         "values": sum(each.values for each in found),
         "differing": sum(each.differing for each in found),
         "largest_step": max(each.largest_step for each in found),
         "tie_distance": max(each.tie_distance for each in found),
     }
+
+
+class _FollowedRunner(AlwaysOpen):
+    """One of a decoder's graphs; torch reads the same on its levels, and says its own next token, ``(batch,)`` each."""
+
+    def __init__(self, graph: FollowedGraph, part: Runner) -> None:
+        self.name, self.precision, self.inputs = "onnxruntime and torch", part.precision, part.inputs
+        self._graph = graph
+        self.agreements: list[TensorAgreement] = []
+        self.tokens: list[Tokens] = []
+
+    def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        found = self._graph.run(feed)
+        self.agreements += found.agreements
+        self.tokens.append(found.torch["logits"][:, -1].argmax(axis=-1))
+        return found.graph
 
 
 def _split(prompts: Tokens) -> Iterator[Tokens]:
@@ -185,7 +210,7 @@ def measure_generation(
         scores["onnx"] = measure_accuracy(runner, rows, task, pad_token_id=pad, batch_size=_BATCH)
         say("generate ...")
         said = {name: say_in_graphs(each, prompts, asked.new_tokens) for name, each in folders.items()}
-        followed = follow_graphs(model, folders["quantized"] / MODEL_FILE, prompts, said["quantized"])
+        followed = follow_graphs(model, folders["quantized"], prompts, asked.new_tokens)
     quantized = say_in_torch(model, prompts, asked.new_tokens)
     with disable_quantizers(model):
         plain = say_in_torch(model, prompts, asked.new_tokens)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from export.onnx_export import AXES
+from export.runners.base import Arrays, Runner
+from export.runners.torch_runner import TorchRunner
 from qat.errors import ExportError
 from qat.quantizer import FakeQuantizer, named_quantizers
 from qat.spec import INT8_MAX, INT8_MIN
@@ -59,24 +60,64 @@ def compare_layers(
     Raises:
         ExportError: the graph holds none of the model's quantizers.
     """
-    return follow_graph(model, onnx_path, batch)[0]
+    torch_runner = TorchRunner(model, inputs=tuple(batch), outputs=())
+    return FollowedGraph(onnx_path, model, torch_runner).run(batch).agreements
 
 
-def follow_graph(
-    model: PreTrainedModel, onnx_path: Path | str, batch: Mapping[str, NDArray[np.int64]]
-) -> tuple[tuple[TensorAgreement, ...], Any]:
-    """What ``compare_layers`` finds, and what the model answers on the graph's numbers; takes and raises the same.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What one run of a graph and of its model on the graph's levels gave.
 
-    The answer is the model's own up to ties only where every agreement says so.
+    Attributes:
+        graph: the graph's outputs by name.
+        torch: the model's, its own up to ties only where every agreement says so.
+        agreements: of every activation quantizer the graph holds under its own name, in running order.
     """
-    levels = _levels_of_graph(Path(onnx_path), batch)
-    found: list[TensorAgreement] = []
-    model.eval()
-    with _forcing(model, levels, found), torch.no_grad():
-        answer = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
-    if not found:
-        raise ExportError(f"{onnx_path} holds none of the model's quantizers: compare a model with its own export")
-    return tuple(found), answer
+
+    graph: Arrays
+    torch: Arrays
+    agreements: tuple[TensorAgreement, ...]
+
+
+class FollowedGraph:
+    """An exported graph, run unoptimized, whose levels its model takes over.
+
+    Args:
+        onnx_path: the graph.
+        model: the calibrated model it was exported from; it is put into evaluation mode.
+        torch_runner: runs the model as the graph does.
+    """
+
+    def __init__(self, onnx_path: Path | str, model: PreTrainedModel, torch_runner: Runner) -> None:
+        self._path, self._model, self._torch = Path(onnx_path), model.eval(), torch_runner
+        proto = onnx.load(self._path)
+        self._answers = [value.name for value in proto.graph.output]
+        self._axes = {value.name: _token_axis(value) for value in proto.graph.value_info}
+        self._levels, self._offsets = _answer_levels(proto)
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(self, feed: Mapping[str, NDArray[np.generic]]) -> Followed:
+        """What the graph and the model answer to ``feed``.
+
+        Raises:
+            ExportError: the graph holds none of the model's quantizers.
+        """
+        names = [*self._answers, *self._levels.values()]
+        given = {value.name: feed[value.name] for value in self._session.get_inputs()}
+        found = dict(zip(names, self._session.run(names, given), strict=True))
+        levels = {
+            name: _Levels(found[output].astype(np.int16) - self._offsets[name], self._axes.get(output))
+            for name, output in self._levels.items()
+        }
+        agreements: list[TensorAgreement] = []
+        with _forcing(self._model, levels, agreements):
+            answers = self._torch.infer(feed)
+        if not agreements:
+            raise ExportError(f"{self._path} holds none of the model's quantizers: compare a model with its own export")
+        return Followed({name: found[name] for name in self._answers}, answers, tuple(agreements))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +133,18 @@ class _Levels:
         return values if self.token_axis is None else values.movedim(self.token_axis, token_axis)
 
 
-def _levels_of_graph(path: Path, batch: Mapping[str, NDArray[np.int64]]) -> dict[str, _Levels]:
-    proto = onnx.load(path)
-    axes = {value.name: _token_axis(value) for value in proto.graph.value_info}
+def _answer_levels(proto: onnx.ModelProto) -> tuple[dict[str, str], dict[str, int]]:
+    """Makes every QuantizeLinear's output one of the graph's: by node that output's name, and its zero point."""
     zero_points = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    outputs: dict[str, str] = {}
     offsets: dict[str, int] = {}
     for node in proto.graph.node:
         if node.op_type == "QuantizeLinear":
             zero = zero_points[node.input[2]]
-            offsets[node.name] = int(zero.flat[0])
+            outputs[node.name], offsets[node.name] = node.output[0], int(zero.flat[0])
             kind = onnx.helper.np_dtype_to_tensor_dtype(zero.dtype)
             proto.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs = {node.name: node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
-    feed = {value.name: batch[value.name] for value in session.get_inputs()}
-    answers = session.run(list(outputs.values()), feed)
-    return {
-        name: _Levels(answer.astype(np.int16) - offsets[name], axes.get(outputs[name]))
-        for name, answer in zip(outputs, answers, strict=True)
-    }
+    return outputs, offsets
 
 
 def _token_axis(value: onnx.ValueInfoProto) -> int | None:
