@@ -1,7 +1,7 @@
-"""Results become text: the README's tables, and a page beside every result file.
+"""Results become text: the tables of both READMEs, and a page beside every result file.
 
-To add a table: one function in the file it belongs to, registered under a name, and that name between markers in the
-README; ``python -m benchmarks.readme_tables`` does the rest.
+To add a table: one function in the file it belongs to, registered under a name, and that name between markers in one of
+them; ``python -m benchmarks.readme_tables`` does the rest.
 
 registry            results on disk, and which function draws which table
 markdown            rows as Markdown

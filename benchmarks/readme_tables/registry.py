@@ -1,4 +1,4 @@
-"""Results on disk, by name and date, and which function draws which of the README's tables."""
+"""Results on disk, by name and date, and which function draws which table of the READMEs."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,6 +1,7 @@
-"""``python -m benchmarks.readme_tables``: README and result pages follow the result files."""
+"""``python -m benchmarks.readme_tables``: both READMEs and the result pages follow the result files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,12 @@ from qat.artefacts import atomic_file
 from qat.console import say
 from qat.errors import DataError
 
-README = RESULTS.parents[1] / "README.md"
+TEXTS = (RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md")
+"""The project's README and the benchmarks': each table stands in one of them."""
 
-app = typer.Typer(name="readme_tables", pretty_exceptions_enable=False, help="The README's tables, from results.")
+app = typer.Typer(
+    name="readme_tables", pretty_exceptions_enable=False, help="The tables of both READMEs, from results."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Stale:
 
 @app.command()
 def tables_command(
-    readme: Annotated[Path, typer.Option("--readme", help="The text with the tables' markers.")] = README,
+    texts: Annotated[list[Path] | None, typer.Option("--text", help="A text with markers of tables.")] = None,
     folder: Annotated[Path, typer.Option("--results", help="The folder of result files.")] = RESULTS,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where something is out of step.")] = False,
 ) -> None:
@@ -47,7 +51,7 @@ def tables_command(
 
     Example: python -m benchmarks.readme_tables --check
     """
-    stale = find_stale(readme, Results(folder))
+    stale = find_stale(texts or TEXTS, Results(folder))
     names = ", ".join(map(str, stale))
     if check and stale:
         raise DataError(f"out of step with {folder}: {names}: run python -m benchmarks.readme_tables")
@@ -57,14 +61,17 @@ def tables_command(
     say(f"written: {names}" if stale else f"in step with {folder}")
 
 
-def find_stale(readme: Path, results: Results) -> list[Stale]:
-    """Every file that is out of step with the results: the README, and the pages beside results.
+def find_stale(texts: Sequence[Path], results: Results) -> list[Stale]:
+    """Every file that is out of step with the results: of the texts, and the pages beside results.
 
     Raises:
         DataError: a marked table that cannot be drawn, or markers that do not fit.
     """
-    text, tables = replace_tables(readme.read_text(encoding="utf-8"), lambda name: draw_table(name, results))
-    stale = [Stale(readme, text, tuple(tables))] if tables else []
+    stale: list[Stale] = []
+    for each in texts:
+        text, tables = replace_tables(each.read_text(encoding="utf-8"), lambda name: draw_table(name, results))
+        if tables:
+            stale.append(Stale(each, text, tuple(tables)))
     for path in results.paths():
         page = Stale(path.with_suffix(".md"), draw_page(path, json.loads(path.read_text(encoding="utf-8"))))
         if not page.path.is_file() or page.path.read_text(encoding="utf-8") != page.text:

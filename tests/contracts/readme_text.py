@@ -1,4 +1,4 @@
-"""The README as its contract sees it: fenced blocks, the commands in them, and the annotated tree."""
+"""The READMEs as their contract sees them: fenced blocks, the commands in them, and the annotated tree."""
 
 import re
 import shlex
@@ -39,9 +39,9 @@ class Command:
 
 @cache
 def fenced_blocks() -> tuple[tuple[str, str], ...]:
-    """Every fenced block of the README: its language and its text."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return tuple((match[1], match[2]) for match in _FENCE.finditer(text))
+    """Every fenced block of the README and of the benchmarks': its language and its text."""
+    texts = ((ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in (".", "benchmarks"))
+    return tuple((match[1], match[2]) for text in texts for match in _FENCE.finditer(text))
 
 
 def commands() -> list[Command]:

@@ -1,4 +1,4 @@
-"""The README's commands exist, with their options, and its tree is the tree on the disk."""
+"""The commands of both READMEs exist, with their options, and its tree is the tree on the disk."""
 
 import re
 from functools import cache

@@ -1,4 +1,4 @@
-"""README and result pages say what the result files say."""
+"""READMEs and result pages say what the result files say."""
 
 import json
 import re
@@ -12,32 +12,33 @@ from typer.testing import CliRunner
 from benchmarks.readme_tables.blocks import replace_tables
 from benchmarks.readme_tables.pages import draw_page
 from benchmarks.readme_tables.registry import TABLES, Results, draw_table
-from benchmarks.readme_tables.tables_command import README, app, find_stale
+from benchmarks.readme_tables.tables_command import TEXTS, app, find_stale
 from qat.errors import DataError
 
 NOT_GENERATED = {
     "| | steps | seeds | accuracy | of FP32 % | points | its graph on ONNX Runtime |",  # no answers kept to pair
     "| | recall@10 | of FP32 % | recall@1 | mean cosine to FP32 |",  # no result file
 }
-"""Tables of the README's results whose figures no result file holds in full."""
+"""Tables of the results whose figures no result file holds in full."""
 
 BLOCK = "a\n<!-- table: plans -->\n\nold\n\n<!-- end -->\nb\n"
 
 
-def test_the_readme_and_the_pages_are_in_step_with_the_results() -> None:
-    assert list(map(str, find_stale(README, Results()))) == [], "run python -m benchmarks.readme_tables"
+def test_the_readmes_and_the_pages_are_in_step_with_the_results() -> None:
+    assert list(map(str, find_stale(TEXTS, Results()))) == [], "run python -m benchmarks.readme_tables"
 
 
-def test_every_registered_table_stands_in_the_readme() -> None:
-    marked = re.findall(r"^<!-- table: (.*) -->$", README.read_text(encoding="utf-8"), re.MULTILINE)
+def test_every_registered_table_stands_in_one_readme() -> None:
+    both = "".join(text.read_text(encoding="utf-8") for text in TEXTS)
+    marked = re.findall(r"^<!-- table: (.*) -->$", both, re.MULTILINE)
 
     assert sorted(marked) == sorted(TABLES)
 
 
 def test_every_table_of_the_results_is_generated_or_known_not_to_be() -> None:
-    text = README.read_text(encoding="utf-8")
-    sections = text[text.index("\n## Results\n") : text.index("\n## What is quantized\n")]
-    by_hand = re.sub(r"<!-- table: .*?<!-- end -->", "", sections, flags=re.DOTALL)
+    front, figures = (text.read_text(encoding="utf-8") for text in TEXTS)
+    sections = front[front.index("\n## Results\n") : front.index("\n## What is quantized\n")]
+    by_hand = re.sub(r"<!-- table: .*?<!-- end -->", "", sections + figures, flags=re.DOTALL)
 
     assert set(re.findall(r"^(\|.*\|)\n\|---", by_hand, re.MULTILINE)) == NOT_GENERATED
 
@@ -150,7 +151,7 @@ def test_the_command_tells_then_mends_what_is_out_of_step(tmp_path: Path) -> Non
     (results / "plans_epyc-2core_2026-01-01.json").write_text(
         json.dumps(Results().read("plans_epyc-2core")), encoding="utf-8"
     )
-    words = ["--readme", str(readme), "--results", str(results)]
+    words = ["--text", str(readme), "--results", str(results)]
 
     refused = CliRunner().invoke(app, [*words, "--check"])
     assert str(refused.exception) == (
