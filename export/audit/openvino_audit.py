@@ -22,6 +22,7 @@ from export.openvino_model import (
     read_rest,
 )
 from export.valid_graph import read_valid_graph
+from qat.cpu import read_int8_flags
 from qat.errors import BuildError
 
 _NO_WORK = frozenset({"Input", "Output", "Reshape"})  # a reshape is another view of the same bytes
@@ -126,4 +127,7 @@ def _explain(product: Product, operation: str) -> str:
         if pair is not None and pair.integer_type == "UINT8" and product.weight_elements is None:
             shifted = f"{operand.tensor!r} is UINT8, an attention is INT8 with signed operands only"
             return f"{operation}: {shifted}; {_ADVICE}"
+    flags = read_int8_flags()
+    if product.weight_elements is None and flags is not None and "avx512f" not in flags:
+        return f"{operation}: OpenVINO's INT8 attention needs AVX-512, which this CPU does not have"
     return f"{operation}: all operands are quantized but OpenVINO computes it in float; {_ADVICE}"

@@ -28,6 +28,7 @@ from export.exported import trace_model
 from qat.huggingface import quantization_config, wrap
 from qat.quantizer import disable_quantizers
 from qat.recipe import Recipe, WeightGranularity
+from qat.spec import Bits
 from tests.tiny import MAX_LENGTH, spread_weights, tiny_tokenizer
 from tests.tolerances import GRAPH_FP32
 
@@ -56,13 +57,17 @@ CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A calibrated model to trace; ``pair`` adds segment ids, a ``shallow`` one has a layer less and traces faster."""
+    """A calibrated model to trace; ``pair`` adds segment ids, a ``shallow`` one has a layer less and traces faster.
+
+    ``bits`` are those of its weights.
+    """
 
     family: FamilyName
     recipe: str
     weights: WeightGranularity
     pair: bool = False
     shallow: bool = False
+    bits: Bits = 8
 
     @property
     def layers(self) -> int:
@@ -105,7 +110,7 @@ def make_float(family: FamilyName, layers: int) -> PreTrainedModel:
 def make_calibrated(case: Case) -> PreTrainedModel:
     """The model of a case with a range in every quantizer."""
     model = make_float(case.family, case.layers)
-    recipe = Recipe.load(case.recipe).model_copy(update={"weights": case.weights})
+    recipe = Recipe.load(case.recipe).model_copy(update={"weights": case.weights, "weight_bits": case.bits})
     wrap(model, recipe, target="rtx" if case.weights == "per_tensor" else "onnxruntime")
     inputs = PAIR if case.pair else PAIR[:2]
     calibrate(
