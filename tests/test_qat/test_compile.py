@@ -16,10 +16,7 @@ from tests.calibrated import encode_tiny, make_calibrated
 from tests.tiny import tiny_albert, tiny_bert
 
 STEPS = 4
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning"),  # on that one only
-]
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 
 def train(model: PreTrainedModel, folder: Path, *, compiled: bool) -> list[float]:
