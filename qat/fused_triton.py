@@ -18,6 +18,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LARGEST_ROW = 2**31 - 2048
 """Values that share a channel are counted in 32 bits."""
 
+OPTIONS: Mapping[str, bool] = {"enable_fp_fusion": False}
+"""How the kernels are compiled: every product is rounded before anything is added to it, whatever Triton's default."""
+
 
 @dataclass(frozen=True, slots=True)
 class TritonKernels:
@@ -72,7 +75,7 @@ class TritonKernels:
         """Starts the programs for ``count`` values, on the GPU of ``x``."""
         if count:
             with torch.cuda.device_of(x):
-                getattr(self.functions, name)[(self._programs(count),)](x, *rest)
+                getattr(self.functions, name)[(self._programs(count),)](x, *rest, **OPTIONS)
 
     def _programs(self, count: int) -> int:
         return (count + self._block - 1) // self._block

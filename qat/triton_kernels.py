@@ -1,9 +1,8 @@
 """The fake-quantize operator in Triton's language, bit-equal to the composed one in fake_quant.py.
 
 Pointers to contiguous FP32 and FP16 values, or to the bits of BF16 as INT16. A mask holds one bit a value, the lowest
-of a byte first: whether the value lay inside the range. Quotients are IEEE's (``div_rn``), and no product is added to
-where a fused multiply-add would round otherwise, but in the sums that a scale's gradient is made of. Every program
-works on ``BLOCK`` values.
+of a byte first: whether the value lay inside the range. Quotients are IEEE's (``div_rn``), and products are rounded
+before they are added to (``OPTIONS`` of fused_triton.py). Every program works on ``BLOCK`` values.
 """
 
 import triton

@@ -67,4 +67,5 @@ class QuantizesFeedForward(Slotted):
 
     def feed_forward_chunk(self, attention_output: Tensor) -> Any:
         """As the float module's."""
-        return cast(Any, super()).feed_forward_chunk(self.ffn_quantizer(attention_output))
+        # no cast of super(): torch.compile follows it as the head of a call only
+        return super().feed_forward_chunk(self.ffn_quantizer(attention_output))  # type: ignore[misc]

@@ -9,8 +9,7 @@ from calibration import candidates, evidence
 from calibration.candidates import format_candidates, read_candidates
 from calibration.evidence import examine, format_evidence, read_evidence
 from tests.fuzzing.structure import change_json
-from tests.fuzzing.target import SOME, FuzzTarget, survive
-from tests.mutations import change_bytes
+from tests.fuzzing.target import SOME, FuzzTarget, in_parts, survive
 
 
 def _evidence() -> tuple[bytes, ...]:
@@ -27,8 +26,7 @@ def _kept(name: str, file: str, corpus: Callable[[], tuple[bytes, ...]], read: C
         (folder / file).write_bytes(data)
         survive(read, folder)
 
-    mutations = (change_bytes, change_json)
-    return FuzzTarget(name=name, corpus=corpus, take=take, mutations=mutations, inputs=SOME, quick=2)
+    return in_parts(name, corpus, take, change_json, inputs=SOME, quick=2)
 
 
 TARGETS = (

@@ -20,8 +20,7 @@ from export.lint_rules import ENGINES
 from qat.artefacts import MANIFEST, hash_file, installed_versions, read_manifest
 from qat.errors import BuildError
 from tests.fuzzing.structure import change_json, change_onnx
-from tests.fuzzing.target import SOME, FuzzTarget, survive
-from tests.mutations import change_bytes
+from tests.fuzzing.target import SOME, in_parts, survive
 from tests.test_export.encoder_graph import linear_graph
 from tests.test_export.lint_graphs import in_branch, linear
 from tests.test_export.test_layer_table import GEMM, WAIT, table
@@ -140,43 +139,11 @@ def _take_built(data: bytes, folder: Path) -> None:
 
 
 TARGETS = (
-    FuzzTarget(name="layer-tables", corpus=_tables, take=_take_table, mutations=(change_bytes, change_json)),
-    FuzzTarget(
-        name="manifests",
-        corpus=lambda: [json.dumps(FOLDER).encode()],
-        take=_take_manifest,
-        mutations=(change_bytes, change_json),
-    ),
-    FuzzTarget(
-        name="engine-manifests",
-        corpus=_engine_manifests,
-        take=_take_engine_manifest,
-        mutations=(change_bytes, change_json),
-        quick=3,
-    ),
-    FuzzTarget(
-        name="linted-graphs",
-        corpus=_graphs,
-        take=_take_linted,
-        mutations=(change_bytes, change_onnx),
-        inputs=SOME,
-        quick=2,
-    ),
-    FuzzTarget(
-        name="audited-graphs",
-        corpus=_small_graph,
-        take=_take_audited,
-        mutations=(change_bytes, change_onnx),
-        inputs=SOME,
-        quick=1,
-    ),
-    FuzzTarget(
-        name="built-graphs",
-        corpus=_small_graph,
-        take=_take_built,
-        mutations=(change_bytes, change_onnx),
-        inputs=SOME,
-        quick=1,
-    ),
+    in_parts("layer-tables", _tables, _take_table, change_json),
+    in_parts("manifests", lambda: [json.dumps(FOLDER).encode()], _take_manifest, change_json),
+    in_parts("engine-manifests", _engine_manifests, _take_engine_manifest, change_json, quick=3),
+    in_parts("linted-graphs", _graphs, _take_linted, change_onnx, inputs=SOME, quick=2),
+    in_parts("audited-graphs", _small_graph, _take_audited, change_onnx, inputs=SOME, quick=1),
+    in_parts("built-graphs", _small_graph, _take_built, change_onnx, inputs=SOME, quick=1),
 )
 """Every target of this package."""

@@ -21,8 +21,7 @@ from qat.recipe import Recipe, shipped_recipes, validate_settings
 from qat.sentence_transformers import MODULES, read_sentence_transformers
 from qat.settings import parse_overrides
 from tests.fuzzing.structure import change_json, change_msgpack
-from tests.fuzzing.target import SOME, FuzzTarget, survive
-from tests.mutations import change_bytes
+from tests.fuzzing.target import SOME, FuzzTarget, in_parts, survive
 from tests.tiny import tiny_bert
 
 OVERRIDES = (b"finetune.max_steps=120", b"weights=per_channel", b"weights.bits=7", b"calibration.samples=[1, {a = 2}]")
@@ -142,31 +141,10 @@ TARGETS = (
         mutations=(change_json,),
     ),
     FuzzTarget(name="options", corpus=lambda: OVERRIDES, take=_take_option, quick=8),
-    FuzzTarget(
-        name="flax-files", corpus=_flax_files, take=_take_flax, mutations=(change_bytes, change_msgpack), quick=6
-    ),
-    FuzzTarget(
-        name="flax-arrays",
-        corpus=lambda: [msgpack.packb(each) for each in ARRAYS],
-        take=_take_flax_array,
-        mutations=(change_bytes, change_msgpack),
-    ),
-    FuzzTarget(
-        name="configurations",
-        corpus=_configuration,
-        take=_take_configuration,
-        mutations=(change_bytes, change_json),
-        inputs=SOME,
-        quick=2,
-    ),
-    FuzzTarget(
-        name="sentence-transformers",
-        corpus=_modules,
-        take=_take_modules,
-        mutations=(change_bytes, change_json),
-        inputs=SOME,
-        quick=2,
-    ),
+    in_parts("flax-files", _flax_files, _take_flax, change_msgpack, quick=6),
+    in_parts("flax-arrays", lambda: [msgpack.packb(each) for each in ARRAYS], _take_flax_array, change_msgpack),
+    in_parts("configurations", _configuration, _take_configuration, change_json, inputs=SOME, quick=2),
+    in_parts("sentence-transformers", _modules, _take_modules, change_json, inputs=SOME, quick=2),
     *(_rows_target(suffix) for suffix in (*ROWS, "parquet")),
 )
 """Every target of this package."""

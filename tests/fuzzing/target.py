@@ -47,6 +47,19 @@ class FuzzTarget:
             self.take(data, folder)
 
 
+def in_parts(
+    name: str,
+    corpus: Callable[[], Sequence[bytes]],
+    take: Callable[[bytes, Path], None],
+    change: Mutation,
+    *,
+    inputs: int = MANY,
+    quick: int = _QUICK,
+) -> FuzzTarget:
+    """A parser of inputs that have parts: they are damaged byte by byte, and part by part by ``change``."""
+    return FuzzTarget(name=name, corpus=corpus, take=take, mutations=(change_bytes, change), inputs=inputs, quick=quick)
+
+
 class _Tracebacks(Handler):
     """What was logged with a traceback, which a user would see."""
 

@@ -156,6 +156,22 @@ def test_an_axis_without_a_range_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == expected
 
 
+def test_an_input_that_is_an_output_as_well_is_refused_by_the_name_it_gets(tmp_path: Path) -> None:
+    model = linear_graph()
+    model.graph.output.append(model.graph.input[0])
+    with pytest.raises(BuildError) as caught:
+        build(save_graph(tmp_path, model))
+    assert str(caught.value) == "the builder calls an input '__x', which the graph has not; known: x; rename it"
+
+
+def test_an_input_whose_name_the_builder_reads_in_part_is_refused(tmp_path: Path) -> None:
+    model = linear_graph()
+    model.graph.node[0].input[0] = model.graph.input[0].name = "x\0y"  # a text ends there in C
+    with pytest.raises(BuildError) as caught:
+        build(save_graph(tmp_path, model))
+    assert str(caught.value) == "the builder calls an input 'x', which the graph has not; known: x\0y; rename it"
+
+
 def test_an_input_of_one_axis_and_a_fixed_axis_need_no_range_of_their_own(tmp_path: Path) -> None:
     assert build(save_graph(tmp_path, linear_graph(("batch",)))).plan
     assert build(save_graph(tmp_path, linear_graph(("batch", 7)))).plan

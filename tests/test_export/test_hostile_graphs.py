@@ -138,6 +138,34 @@ def test_a_graph_that_asks_for_more_than_any_memory_is_refused_where_it_runs(tmp
     assert refusal(BuildError, READERS["audit openvino"], path).startswith(f"OpenVINO refuses {path}: ")
 
 
+REFUSED_RUNS: dict[str, tuple[type[OnnxRuntimeRunner] | type[OpenVinoRunner], str]] = {
+    "ONNX Runtime": (
+        OnnxRuntimeRunner,
+        "cannot be reshaped to the requested shape. Input shape:{2,3}",
+    ),
+    "OpenVINO": (OpenVinoRunner, "the shape of input data (2.3) conflicts with the reshape pattern (3.3)"),
+}
+"""What each runtime says of rows that do not fit a shape which the graph keeps as numbers."""
+
+
+@pytest.mark.parametrize("runtime", REFUSED_RUNS)
+def test_a_graph_that_takes_some_batches_only_is_refused_for_the_others(runtime: str, tmp_path: Path) -> None:
+    kept = helper.make_tensor("kept", TensorProto.INT64, [2], [3, 3])
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])]
+    values.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 3]))
+    node = helper.make_node("Reshape", ["x", "kept"], ["y"])
+    graph = helper.make_graph([node], "three rows", values[:1], values[1:], [kept])
+    path = save_graph(tmp_path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    load, reason = REFUSED_RUNS[runtime]
+    runner = load(path)
+    said = refusal(CheckpointError, lambda _: runner.infer({"x": np.ones((2, 3), np.float32)}), path)
+    assert said.startswith(f"{path} was loaded and cannot be run by {runtime} on x of 2x3: ")
+    assert reason in said
+    assert said.endswith("; export it again")
+    assert "\n" not in said
+    assert runner.infer({"x": np.ones((3, 3), np.float32)})["y"].sum() == 9
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_graph_that_contradicts_itself_reaches_no_builder_and_no_runtime(reader: str, tmp_path: Path) -> None:
     model = linear_graph((2, 4))
