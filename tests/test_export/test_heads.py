@@ -26,11 +26,10 @@ from qat.distill import answer_distance
 from qat.finetune import finetune
 from qat.finetune_settings import FinetuneSettings
 from qat.huggingface import quantization_config, wrap
-from qat.recipe import Recipe
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
 from qat.tasks.record import TaskRecord
-from tests.this_cpu import EXACT_BITS
+from tests.this_cpu import EXACT_RUNTIMES
 from tests.tiny import save_tiny, tiny_tokenizer
 from tests.tiny_heads import encode_head, find_head, head_model
 from tests.told import count_other, make_rows
@@ -46,7 +45,7 @@ QUICK = [  # one family is enough for the heads, and two kinds of text classific
 LAYERS = {"albert": 2}
 """Layers of a family's model, two runs where they share weights; for a head one is enough, and traced twice as fast."""
 
-SCORED = ("onnxruntime", "openvino")
+SCORED = EXACT_RUNTIMES
 BUILT = "rtx"
 
 
@@ -78,8 +77,7 @@ def make(cell: Cell) -> Made:
     # its own original is too near for 20 steps to come nearer
     teacher = head_model(head, cell.family.model_type, seed=1, layers=layers) if cell.task.refers else None
     record = TaskRecord.of(cell.task, {}, None, rows, model.config)
-    recipe = Recipe.load("tensorrt").for_target("rtx").model_copy(update={"weight_bits": EXACT_BITS})
-    wrap(model, recipe, target="rtx")
+    wrap(model, target="rtx")
     quantization_config(model).task = record.to_dict()
     batches = [batch.to_tensors() for batch in iterate_batches(rows, batch_size=8, pad_token_id=0, order="length")]
     calibrate(model, batches, settings=CalibrationSettings(search_rows=4))
