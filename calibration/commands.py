@@ -159,6 +159,12 @@ def read_recipe(recipe: str, target: str, override: dict[str, object]) -> Recipe
             f"this CPU has AVX2 without VNNI: with weights of 8 bits target '{target}' can saturate on it, and answers "
             "differ from those of other machines; add --set weights.bits=7 if it is to run on CPUs like this one"
         )
+    attention = any(rule.quantize and "attention" in rule.roles for rule in chosen.rules)
+    if target == "openvino" and attention and saturates_int8():
+        say(
+            "this CPU has AVX2 without VNNI: OpenVINO cuts off sums of INT8 attentions on it, whatever the weights; "
+            "add --recipe linear if it is to run on CPUs like this one"
+        )
     return chosen
 
 

@@ -17,6 +17,7 @@ from qat.errors import DataError
 
 NOT_GENERATED = {
     "| | steps | seeds | accuracy | of FP32 % | points | its graph on ONNX Runtime |",  # no answers kept to pair
+    "| recipe | weights | ONNX Runtime | OpenVINO |",  # no result file
     "| | recall@10 | of FP32 % | recall@1 | mean cosine to FP32 |",  # no result file
 }
 """Tables of the results whose figures no result file holds in full."""

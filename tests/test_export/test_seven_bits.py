@@ -149,4 +149,17 @@ def test_a_cpu_that_saturates_is_named_with_the_setting(
     )
     read_recipe("linear", target, {"weight_bits": 7})
     read_recipe("linear", "rtx", {})
+    read_recipe("tensorrt", "onnxruntime", {"weight_bits": 7})
     assert capsys.readouterr().err == ""
+
+
+def test_an_attention_that_saturates_on_openvino_is_named_with_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags: avx2\n", encoding="utf-8")
+    monkeypatch.setattr("qat.cpu.CPU_LIST", tmp_path / "cpuinfo")
+    read_recipe("tensorrt", "openvino", {"weight_bits": 7})
+    assert capsys.readouterr().err == (
+        "this CPU has AVX2 without VNNI: OpenVINO cuts off sums of INT8 attentions on it, whatever the weights; "
+        "add --recipe linear if it is to run on CPUs like this one\n"
+    )
