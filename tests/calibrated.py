@@ -11,6 +11,8 @@ from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, save_checkpoint
 from qat.data import Rows
 from qat.huggingface import wrap
+from qat.recipe import Recipe
+from qat.spec import Bits
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
 from tests.tiny import tiny_bert, tiny_rows, tiny_tokenizer
@@ -30,9 +32,9 @@ def tiny_batches(n: int = 16, seed: int = 0, *, batch_size: int = 8) -> list[dic
     return [batch.to_tensors() for batch in batches]
 
 
-def make_calibrated(model: PreTrainedModel, *, target: str = "rtx") -> PreTrainedModel:
-    """``model``, wrapped for ``target`` and calibrated on 16 rows, by maximum."""
-    wrap(model, target=target)
+def make_calibrated(model: PreTrainedModel, *, target: str = "rtx", bits: Bits = 8) -> PreTrainedModel:
+    """``model``, wrapped for ``target`` with weights of so many bits and calibrated on 16 rows, by maximum."""
+    wrap(model, Recipe.load("tensorrt").for_target(target).model_copy(update={"weight_bits": bits}), target=target)
     calibrate(model, tiny_batches(), settings=CalibrationSettings(method="max"))
     return model
 

@@ -4,7 +4,7 @@ from qat.cpu import read_int8_flags, saturates_int8
 from qat.spec import Bits
 
 EXACT_BITS: Bits = 7 if saturates_int8() else 8
-"""The bits of a weight with which OpenVINO's sums over weights are exact here, as ``qdq calibrate`` tells a user."""
+"""The bits of a weight with which every runtime's sums over weights are exact here, as ``qdq calibrate`` says."""
 
 EXACT_RUNTIMES = ("onnxruntime",) if saturates_int8() else ("onnxruntime", "openvino")
 """Those whose sums in an attention are exact as well: no operand of these leaves a bit free."""

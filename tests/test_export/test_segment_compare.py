@@ -15,6 +15,7 @@ from export.targets import find_target
 from tests.test_export.conftest import Trace
 from tests.test_export.test_openvino import CASES, FULL
 from tests.test_export.tiny_models import Case, Traced, make_batch
+from tests.this_cpu import HAS_AVX512
 from tests.tolerances import TIE
 
 BATCH = make_batch(6, 33, seed=4)
@@ -53,7 +54,7 @@ def test_the_attention_is_compared_as_the_one_kernel_it_is(trace: Trace, tmp_pat
 
     found = compare_segments(save(trace(FULL), tmp_path, "openvino"), BATCH, infer)
     assert len(kernels) == len(found)
-    assert sum(kernels.values()) == 6
+    assert sum(kernels.values()) == (6 if HAS_AVX512 else 7)  # its two products are two where it is split
 
 
 def test_a_runtime_that_computes_something_else_is_found_out(trace: Trace, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from export.deploy.settings import DeploySettings
 from export.exported import export
 from qat.huggingface import quantization_config
 from tests.calibrated import make_calibrated
+from tests.this_cpu import EXACT_BITS
 from tests.tiny import LABELS, MAX_LENGTH, tiny_bert, tiny_rows, tiny_tokenizer
 from tests.tutorials.serving.ask_triton import STEP, main
 from tests.tutorials.serving.kserve import serve
@@ -32,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     with torch.no_grad():
         shift = model(**encoded).logits.mean(dim=0)  # or it gives every text one label
         model.get_parameter("classifier.bias").sub_(shift)
-    make_calibrated(model, target="onnxruntime")
+    make_calibrated(model, target="onnxruntime", bits=EXACT_BITS)
     quantization_config(model).task = {"name": "text-classification", "inputs": ["input_ids", "attention_mask"]}
     with torch.no_grad():
         numbers = model(**encoded).logits.argmax(dim=1).tolist()
