@@ -15,7 +15,7 @@ from export.targets import find_target
 from tests.test_export.conftest import Trace
 from tests.test_export.test_openvino import CASES, FULL
 from tests.test_export.tiny_models import Case, Traced, make_batch
-from tests.this_cpu import HAS_AVX512
+from tests.this_cpu import EXACT_RUNTIMES, HAS_AVX512
 from tests.tolerances import TIE
 
 BATCH = make_batch(6, 33, seed=4)
@@ -28,7 +28,7 @@ def save(traced: Traced, folder: Path, target: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("target", RUNTIMES)
+@pytest.mark.parametrize("target", EXACT_RUNTIMES)
 @pytest.mark.parametrize("case", [FULL, *(pytest.param(each, marks=pytest.mark.long) for each in CASES[1:])], ids=str)
 def test_runtimes_are_at_most_one_step_off_and_only_at_ties(
     case: Case, target: str, trace: Trace, tmp_path: Path
