@@ -87,7 +87,11 @@ def say_in_torch(model: PreTrainedModel, prompts: Tokens, new: int, *, cache: bo
 def say_in_graphs(folder: Path, prompts: Tokens, new: int) -> Tokens:
     """What the loop over an exported folder's graphs says, node by node as they were exported."""
     with load_decoder(folder, optimized=False) as runner:
-        parts = [runner.generate(part, np.ones_like(part), max_new_tokens=new).tokens for part in _split(prompts)]
+        return _say(runner, prompts, new)
+
+
+def _say(decoder: GreedyDecoder, prompts: Tokens, new: int) -> Tokens:
+    parts = [decoder.generate(part, np.ones_like(part), max_new_tokens=new).tokens for part in _split(prompts)]
     return np.concatenate(parts)
 
 
@@ -119,12 +123,12 @@ def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: in
         for name, part in zip((MODEL_FILE, STEP_FILE), split_decoder(model), strict=True)
     )
     decoder = GreedyDecoder(prompt, step, longest=longest_row(model.config))
-    said = [decoder.generate(part, np.ones_like(part), max_new_tokens=new).tokens for part in _split(prompts)]
+    said = _say(decoder, prompts, new)
     steps = iter(step.tokens)
     followed = [np.stack([first, *islice(steps, new - 1)], axis=1) for first in prompt.tokens]
     found = prompt.agreements + step.agreements
     return {
-        **compare_said(np.concatenate(followed), np.concatenate(said)),
+        **compare_said(np.concatenate(followed), said),
         "values": sum(each.values for each in found),
         "differing": sum(each.differing for each in found),
         "largest_step": max(each.largest_step for each in found),
