@@ -13,24 +13,15 @@ from google.protobuf import text_format  # type: ignore[import-untyped]  # ships
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.calibrate import calibrate
-from calibration.settings import CalibrationSettings
 from export.deploy.check import check_repository
 from export.deploy.plan import make_plan
 from export.deploy.repository import deploy
 from export.deploy.settings import DeploySettings, Provider
 from export.deploy.source import Source, open_source
-from export.exported import export
-from export.targets import list_targets
 from qat.artefacts import read_manifest
-from qat.batches import iterate_batches
 from qat.errors import QDQError
-from qat.huggingface import quantization_config, wrap
-from qat.tasks import find_task
-from qat.tasks.record import TaskRecord
 from tests.test_export.served import CHOICE, REGRESSION, SERVED, SPANS, TEXT, TOKENS, Served, save_engine, save_exported
 from tests.tiny import MAX_LENGTH, tiny_tokenizer
-from tests.tiny_heads import HEADS, encode_head, head_model
 
 model_config_pb2 = import_module("tritonclient.grpc.model_config_pb2")
 
@@ -246,20 +237,3 @@ def test_a_manifest_is_json_and_names_what_it_was_made_from(name: str, tmp_path:
     assert manifest["inputs"]["artefact"]["path"] == str(exported)
     assert manifest["inputs"]["artefact"]["hash"] == manifest["model"]["hash"]
     assert len(manifest["interface"]["inputs"]) == 2
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("target", list_targets())
-@pytest.mark.parametrize("head", [name for name in HEADS if name != "text-generation"])
-def test_every_head_exported_for_every_target_is_deployed(head: str, target: str, tmp_path: Path) -> None:
-    model = head_model(head, "bert", layers=1)
-    rows = encode_head(head, model, 8)
-    wrap(model, target=target)
-    task = find_task(HEADS[head].task)
-    quantization_config(model).task = TaskRecord.of(task, {}, None, rows, model.config).to_dict()
-    batches = [batch.to_tensors() for batch in iterate_batches(rows, batch_size=8, pad_token_id=0)]
-    calibrate(model, batches, settings=CalibrationSettings(method="max"))
-    export(model, tmp_path / "onnx", tokenizer=tiny_tokenizer())
-    deploy(tmp_path / "onnx", tmp_path / "models", settings=DeploySettings(shapes="1x1,3x7,5x32"))
-    (checked,) = check_repository(tmp_path / "models")
-    assert [each.request for each in checked.answered] == ["1x1", "3x7", "5x32"]

@@ -1,4 +1,7 @@
-"""Every head of every family, the whole way: encoded, wrapped, calibrated, trained, exported for every target."""
+"""Every head of every family, the whole way: encoded, wrapped, calibrated, trained, exported for every target, served.
+
+One family stands for all in ``make test``; the others are long.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,9 @@ from transformers import PreTrainedModel
 from benchmarks.accuracy import measure_accuracy
 from calibration.calibrate import calibrate
 from calibration.settings import CalibrationSettings
+from export.deploy.check import check_repository
+from export.deploy.repository import deploy
+from export.deploy.settings import DeploySettings
 from export.engine import BuildSettings, build
 from export.exported import Lowering, trace_model, trace_next, write_exported
 from export.predict import Asking, predict
@@ -36,11 +42,12 @@ from tests.told import count_other, make_rows
 from tests.tolerances import FLIPPED_ROWS, HEAD_METRIC, PERPLEXITY
 
 STEPS = FinetuneSettings(max_steps=20, batch_size=8, learning_rate=1e-3, held_out=0)
-CELLS = [pytest.param(cell, id=f"{find_head(cell)}-{cell.family.model_type}") for cell in list_cells()]
-QUICK = [  # one family is enough for the heads, and two kinds of text classification have the graph of the third
-    pytest.param(cell, id=find_head(cell))
+LONG = [  # one family is enough for the heads, and two kinds of text classification have the graph of the third
+    cell for cell in list_cells() if cell.family.model_type != "bert" or cell.kind not in (None, "regression")
+]
+CELLS = [
+    pytest.param(cell, id=f"{find_head(cell)}-{cell.family.model_type}", marks=[pytest.mark.long] * (cell in LONG))
     for cell in list_cells()
-    if cell.family.model_type == "bert" and cell.kind in (None, "regression")
 ]
 LAYERS = {"albert": 2}
 """Layers of a family's model, two runs where they share weights; for a head one is enough, and traced twice as fast."""
@@ -131,15 +138,13 @@ def check_engine(folder: Path) -> None:
     assert engine.audit.int8_gemms > 0
 
 
-@pytest.mark.parametrize("cell", QUICK)
-def test_the_whole_way(cell: Cell, tmp_path: Path) -> None:
-    made = make(cell)
-    folders = [made.write(tmp_path, name, "fp32") for name in SCORED]
-    check_scores(made, folders[0])
-    check_predictions(made, folders, tmp_path)
+def check_served(folder: Path, models: Path) -> None:
+    """A server's repository of it answers requests of every asked shape, where a CPU computes its precision."""
+    deploy(folder, models, settings=DeploySettings(shapes="1x1,3x7,5x32"))
+    (checked,) = check_repository(models)
+    assert [each.request for each in checked.answered] == ["1x1", "3x7", "5x32"]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_whole_way_to_every_target(cell: Cell, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
@@ -152,3 +157,6 @@ def test_the_whole_way_to_every_target(cell: Cell, tmp_path: Path) -> None:
         check_scores(made, folders[name])
     check_predictions(made, [folders[name] for name in SCORED], tmp_path)
     check_engine(folders[BUILT])
+    served = folders if made.step is None else {}  # a server takes one graph
+    for name, folder in served.items():
+        check_served(folder, tmp_path / "models" / name)

@@ -111,6 +111,16 @@ def test_a_half_quantized_attention_names_the_float_operand(tmp_path: Path) -> N
     assert reasons(found)["encoder/0/context"].startswith("one operand only is quantized: 'encoder/0/")
 
 
+def test_a_cpu_without_kernels_for_an_int8_attention_is_the_reason(
+    trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_case(trace(FULL), tmp_path / "onnx").onnx_path
+    (tmp_path / "cpuinfo").write_text("flags: avx2\n", encoding="utf-8")
+    monkeypatch.setattr("qat.cpu.CPU_LIST", tmp_path / "cpuinfo")
+    said = [reason.partition(": ")[2] for reason in reasons(audit_openvino(path)).values()]
+    assert said == ["OpenVINO's INT8 attention needs AVX-512, which this CPU does not have"] * FLOAT_PRODUCTS
+
+
 def test_the_rest_may_run_in_another_type_and_is_named(trace: Trace, tmp_path: Path) -> None:
     traced, batch = trace(FULL), make_batch(6, 10)
     path = write_case(traced, tmp_path / "onnx").onnx_path

@@ -131,7 +131,7 @@ def test_some_random_models(sample: Sample) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(samples())
 def test_many_random_models(sample: Sample) -> None:
     check(sample)
