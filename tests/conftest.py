@@ -3,6 +3,7 @@
 The environment is set here, on import, because transformers and datasets read it when they are imported.
 """
 
+import logging
 import os
 import random
 import shutil
@@ -42,6 +43,9 @@ hypothesis.settings.register_profile("soak", deadline=None, database=None, suppr
 hypothesis.settings.load_profile("qdq")  # --hypothesis-profile comes later, and wins
 
 torch.set_num_threads(1)
+
+# pytest captures what goes to no root logger; torch then tells its trace log all of every export, a tenth of its time.
+logging.getLogger("torch.__trace").propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

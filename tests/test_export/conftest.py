@@ -1,7 +1,9 @@
 """What the export tests share: models calibrated and traced once, one exported folder and one engine a family."""
 
+import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,10 @@ BuildCase = Callable[[Case], Engine]
 
 @pytest.fixture(scope="session")
 def trace() -> Trace:
-    """The function that traces a case, each case once."""
-    return cache(trace_case)
+    """The function that traces a case, each case once: the workers share what they traced."""
+    folder = Path(os.environ["QDQ_TEST_CACHE"]) / "traced"
+    folder.mkdir(exist_ok=True)
+    return cache(partial(trace_case, folder=folder))
 
 
 @pytest.fixture(scope="session")

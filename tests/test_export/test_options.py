@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from export.settings import ExportSettings
 from export.targets import find_target
 from qat.errors import DataError, ExportError, RecipeError
 from qat.families import in_encoder_layer
-from qat.huggingface import quantization_config
 from qat.recipe import validate_settings
 from tests.calibrated import TASK, encode_tiny, make_calibrated
 from tests.test_export.tiny_models import PAIR, SHAPES, Batch, count_apart, make_batch, run_graph, to_tensors
@@ -47,8 +47,10 @@ def answer(model: PreTrainedModel, feed: Batch) -> NDArray[np.float32]:
     return logits
 
 
-def check(model: PreTrainedModel, inputs: tuple[str, ...]) -> None:
-    graph = lower_graph(trace_model(model, inputs), Lowering(find_target("rtx"), "fp32"))
+def check(model: PreTrainedModel, inputs: tuple[str, ...]) -> ir.Model:
+    """The traced graph, whose answers are the model's and depend on every input."""
+    traced = trace_model(model, inputs)
+    graph = lower_graph(traced, Lowering(find_target("rtx"), "fp32"))
     assert [value.name for value in graph.graph.inputs] == list(inputs)
     feeds = [feed_for(shape, inputs) for shape in SHAPES]
     assert sum(count_apart(run_graph(graph, feed), answer(model, feed)) for feed in feeds) <= FLIPPED_ROWS.value
@@ -56,6 +58,7 @@ def check(model: PreTrainedModel, inputs: tuple[str, ...]) -> None:
     for name in inputs[2:]:
         other = {**feed, name: np.flip(feed[name], axis=1).copy()}
         assert not np.array_equal(run_graph(graph, other), run_graph(graph, feed)), name
+    return traced
 
 
 @pytest.mark.parametrize("family", QUICK)
@@ -69,22 +72,16 @@ def test_segments_and_positions_are_inputs_in_every_family(family: str) -> None:
     check(make_calibrated(TINY_MODELS[family]()), inputs_of(family))
 
 
-def grouped() -> PreTrainedModel:
-    return make_calibrated(tiny_albert(num_hidden_layers=3, num_hidden_groups=2, inner_group_num=2))
-
-
-def test_a_graph_of_groups_of_shared_layers() -> None:
-    check(grouped(), PAIR[:2])
-
-
-@pytest.mark.long
-def test_an_engine_of_groups_of_shared_layers(tmp_path: Path) -> None:
+def test_groups_of_shared_layers(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the builder of the tests: pip install 'qdq[rtx]'")
-    model = grouped()
-    quantization_config(model).task = {"inputs": list(PAIR[:2])}
-    folder = export(model, tmp_path / "onnx").onnx_path
+    model = make_calibrated(tiny_albert(num_hidden_layers=3, num_hidden_groups=2, inner_group_num=2))
+    traced = check(model, PAIR[:2])
+    ir.save(lower_graph(traced, Lowering(find_target("rtx"), "fp16")), tmp_path / "model.onnx")
     found = audit_engine(
-        folder, hardware=("sm_89",), shapes=parse_shapes("1x1,8x32,16x64"), in_encoder=in_encoder_layer
+        tmp_path / "model.onnx",
+        hardware=("sm_89",),
+        shapes=parse_shapes("1x1,8x32,16x64"),
+        in_encoder=in_encoder_layer,
     )
     assert (found.float_gemms, found.int8_gemms) == (0, 6 * 6), "six products, three depths of two layers"
 

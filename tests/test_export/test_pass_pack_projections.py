@@ -79,7 +79,7 @@ def test_levels_and_numbers_stay_as_traced(trace: Trace, family: FamilyName, gra
     folded = fold(traced)
     packed = pack(folded)
     operations = [node.op_type for node in packed.graph]
-    assert operations.count("MatMul") == [node.op_type for node in folded.graph].count("MatMul") - 2 * LAYERS[family]
+    assert operations.count("MatMul") == [node.op_type for node in folded.graph].count("MatMul") - 2 * LAYERS
     for rows, tokens in SHAPES:
         batch = make_batch(rows, tokens, seed=7)
         expected, found = read_levels(traced.graph, batch), read_levels(packed, batch)
@@ -118,7 +118,7 @@ def test_engine_has_no_more_kernels_than_its_float_twin(trace: Trace, family: Fa
     found = audit(lower_graph(traced.graph, Lowering(target, "fp16")), tmp_path / "int8.onnx")
     twin = audit(lower_graph(traced.graph, Lowering(target, "fp16", quantized=False)), tmp_path / "float.onnx")
     assert found.as_planned
-    assert (found.int8_gemms, found.int8_attentions) == (4 * LAYERS[family], LAYERS[family])
+    assert (found.int8_gemms, found.int8_attentions) == (4 * LAYERS, LAYERS)
     assert found.int8_mac_share == 1.0
     assert found.kernels <= twin.kernels
 

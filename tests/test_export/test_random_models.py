@@ -102,7 +102,10 @@ def samples(draw: st.DrawFn) -> Sample:
     return Sample(config, recipe, draw(st.sampled_from(["per_tensor", "per_channel"])))
 
 
-def check(sample: Sample) -> None:
+@pytest.mark.long
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(samples())
+def test_random_models(sample: Sample) -> None:
     """Wraps, calibrates, exports, runs and builds one sample."""
     model = AutoModelForSequenceClassification.from_config(sample.config)
     spread_weights(model, seed=1)
@@ -122,16 +125,3 @@ def check(sample: Sample) -> None:
         ir.save(engine, path)
         spec = EngineSpec(builder="rtx", shapes=parse_shapes("1x1,2x16,4x64"), hardware=("sm_86", "sm_89", "sm_120"))
         assert build_engine(path, spec).plan
-
-
-@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
-@given(samples())
-def test_some_random_models(sample: Sample) -> None:
-    check(sample)
-
-
-@pytest.mark.long
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
-@given(samples())
-def test_many_random_models(sample: Sample) -> None:
-    check(sample)

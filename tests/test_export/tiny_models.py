@@ -3,8 +3,10 @@
 Everything expensive is made once by the fixtures in ``conftest.py``; a test that changes a model or a graph copies it.
 """
 
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -38,7 +40,7 @@ Batch = dict[str, NDArray[np.int64]]
 SHAPES = ((1, 1), (1, 7), (5, 16), (3, 33), (2, MAX_LENGTH))
 """(batch, sequence) that graphs are run at, none of them the traced one: the smallest, odd ones, the longest."""
 
-LAYERS = {"bert": 2, "albert": 3, "convbert": 2, "squeezebert": 2}
+LAYERS = 2
 """How often an encoder layer runs."""
 
 PAIR = ("input_ids", "attention_mask", "token_type_ids")
@@ -57,7 +59,7 @@ CONFIGS: Mapping[FamilyName, Callable[[], PreTrainedConfig]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A calibrated model to trace; ``pair`` adds segment ids, a ``shallow`` one has a layer less and traces faster.
+    """A calibrated model to trace; ``pair`` adds segment ids, a ``shallow`` one has one layer where none is shared.
 
     ``bits`` are those of its weights.
     """
@@ -72,7 +74,7 @@ class Case:
     @property
     def layers(self) -> int:
         """How often an encoder layer runs in it."""
-        return LAYERS[self.family] - self.shallow
+        return LAYERS - (self.shallow and self.family != "albert")
 
     def __str__(self) -> str:
         return f"{self.family}-{self.recipe}-{self.weights}"
@@ -122,10 +124,14 @@ def make_calibrated(case: Case) -> PreTrainedModel:
     return model
 
 
-def trace_case(case: Case) -> Traced:
-    """A case's model and graph; takes seconds."""
-    model = make_calibrated(case)
-    return Traced(case, model, trace_model(model))
+def trace_case(case: Case, folder: Path) -> Traced:
+    """A case's model and graph, which takes seconds where ``folder`` does not hold it yet."""
+    model, path = make_calibrated(case), folder / f"{'-'.join(map(str, astuple(case)))}.onnx"
+    if not path.is_file():
+        scratch = path.with_suffix(f".{os.getpid()}")
+        ir.save(trace_model(model), scratch)
+        scratch.replace(path)
+    return Traced(case, model, ir.load(path))
 
 
 def make_batch(batch: int, sequence: int, *, seed: int = 0, inputs: tuple[str, ...] = PAIR[:2]) -> Batch:
