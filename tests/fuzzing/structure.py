@@ -1,7 +1,9 @@
 """Inputs whose form is whole and whose values are wrong: JSON, msgpack and ONNX with a few parts changed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from random import Random
 from typing import Any
 
 import msgpack
@@ -9,7 +11,7 @@ import onnx
 from google.protobuf import json_format  # type: ignore[import-untyped]  # ships no types
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 
-from tests.mutations import change_bytes, change_tree
+from tests.mutations import BATCH, change_bytes, change_tree
 
 
 def change_json(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
@@ -24,21 +26,18 @@ def change_json(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
 
 
 def change_msgpack(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    """The same for msgpack; values that it does not hold are left out."""
+    """The same for msgpack, but for values that it does not hold."""
     try:
         values = [msgpack.unpackb(data, strict_map_key=False) for data in corpus]
     except (ValueError, TypeError, RecursionError):
         yield from change_bytes(corpus, seed)
-        return
-    for value in change_tree(values, seed):
-        try:
-            yield msgpack.packb(value)
-        except (OverflowError, ValueError, TypeError):  # numbers beyond 64 bits, halves of surrogate pairs
-            continue
+    else:
+        # numbers beyond 64 bits, halves of surrogate pairs
+        yield from _write_batch(values, seed, msgpack.packb, (OverflowError, ValueError, TypeError))
 
 
 def change_onnx(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    """The same for ONNX files, through protobuf's JSON; values that a field does not hold are left out."""
+    """The same for ONNX files, through protobuf's JSON, but for values that a field does not hold."""
     try:
         values: list[dict[str, Any]] = [
             json_format.MessageToDict(onnx.ModelProto.FromString(data), preserving_proto_field_name=True)
@@ -46,9 +45,26 @@ def change_onnx(corpus: Sequence[bytes], seed: int) -> Iterator[bytes]:
         ]
     except (DecodeError, ValueError):
         yield from change_bytes(corpus, seed)
-        return
-    for value in change_tree(values, seed):
-        try:
-            yield json_format.ParseDict(value, onnx.ModelProto(), ignore_unknown_fields=True).SerializeToString()
-        except (json_format.ParseError, ValueError, TypeError, AttributeError):
-            continue
+    else:
+        refused = (json_format.ParseError, OverflowError, ValueError, TypeError, AttributeError)
+        yield from _write_batch(values, seed, _write_onnx, refused)
+
+
+def _write_onnx(value: dict[str, Any]) -> bytes:
+    written: bytes = json_format.ParseDict(value, onnx.ModelProto(), ignore_unknown_fields=True).SerializeToString()
+    return written
+
+
+def _write_batch(
+    values: Sequence[Any], seed: int, write: Callable[[Any], bytes], refused: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """A whole batch of changed trees as files; for each that ``write`` refuses another is made."""
+    chance, left = Random(seed), BATCH
+    while left:
+        for value in islice(change_tree(values, chance.getrandbits(64)), left):
+            try:
+                data = write(value)
+            except refused:
+                continue
+            left -= 1
+            yield data
