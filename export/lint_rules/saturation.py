@@ -1,4 +1,4 @@
-"""Saturation: where this machine's CPU adds pairs of products in 16 bits, weights leave room for them."""
+"""Saturation: where this machine's CPU adds pairs of products in 16 bits, something must leave room for them."""
 
 from collections.abc import Iterator
 
@@ -25,6 +25,20 @@ def check_saturation(graph: LintGraph) -> Iterator[Issue]:
             f"{len(large)} products have weights beyond level {ROOM}, and this CPU has AVX2 without VNNI: "
             f"{graph.engine} adds pairs of their products with UINT8 in 16 bits, and what is larger is cut off; "
             "calibrate with --set weights.bits=7, or run it on CPUs with VNNI",
+        )
+
+
+@rule("saturating-attention", targets=("openvino",))
+def check_attention(graph: LintGraph) -> Iterator[Issue]:
+    """On AVX2 without VNNI the products of an attention stay float: no operand of theirs leaves room for the sums."""
+    products = graph.products.products.values()
+    quantized = [each.name for each in products if each.complete and each.weight_elements is None]
+    if quantized and saturates_int8():
+        yield warning(
+            graph.named[quantized[0]],
+            f"{len(quantized)} products are of two quantized activations, and this CPU has AVX2 without VNNI: "
+            f"{graph.engine} adds pairs of theirs in 16 bits too, whatever the weights; calibrate with --recipe linear "
+            "or run it on CPUs with VNNI",
         )
 
 

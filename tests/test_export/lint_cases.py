@@ -241,6 +241,11 @@ PRODUCTS = [
         partial(fixed, axes=1), partial(fixed, axes=1, largest=64), "openvino", flags="avx2 avx512f",
     ),
     Case(
+        "saturating-attention", "warning", "encoder/0/scores", "2 products are of two quantized activations, and this",
+        partial(encoder_graph, layers=1), partial(encoder_graph, layers=1, quantized=""), "openvino",
+        beside=("saturating-sums",), flags="avx2",
+    ),
+    Case(
         "float32-graph", "warning", "first", "every product of the graph (2) is FP32, and TensorRT is strongly typed",
         partial(product, "float32"), partial(product, "float16"),
     ),
