@@ -38,6 +38,15 @@ _STARTS = {
     "`similarity`": "similarity",
 }
 
+_TASKS = {"`span`, F1": "qat-span_epyc-2core", "`target`, entity F1": "qat-target_epyc-2core"}
+_COLUMNS = {
+    "FP32": "fp32",
+    "FP32 trained on with the labels": "fp32 trained on",
+    "calibrated": "ptq",
+    "QAT with the labels": "qat",
+    "QAT distilled": "qat distilled",
+}
+
 
 @readme_table("journeys")
 def draw_journeys(results: Results) -> str:
@@ -84,6 +93,22 @@ def draw_starts(results: Results) -> str:
         for label, column in stages.items()
     ]
     return draw_rows(("", *_STARTS), rows)
+
+
+@readme_table("qat-tasks")
+def draw_tasks(results: Results) -> str:
+    """Tasks that read tokens, in percent: the score, its share of FP32, its distance to FP32, and the graph's score."""
+    found = [results.read(name)["cells"] for name in _TASKS.values()]
+    head = [name for task in _TASKS for name in (task, "of FP32 %", "points", "its graph")]
+    rows = [[label, *(text for cells in found for text in _score(cells, column))] for label, column in _COLUMNS.items()]
+    return draw_rows(("", *head), rows)
+
+
+def _score(cells: Sequence[Result], column: str) -> Sequence[str]:
+    fp32, cell = (next(each for each in cells if each["column"] == name) for name in ("fp32", column))
+    share, paired = f"{100 * cell['value'] / fp32['value']:.2f}", f"{cell['points']:+.2f} ± {cell['error']:.2f}"
+    graph = "" if cell["onnx"] is None else f"{cell['onnx']:.2f}"
+    return (f"{cell['value']:.2f}", share, "" if cell is fp32 else paired, graph)
 
 
 def _first(cells: Sequence[Result], column: str) -> str:
