@@ -89,7 +89,7 @@ def draw_starts(results: Results) -> str:
     tables = results.read("qat_epyc-2core")["tables"]
     stages = {"FP32": "fp32", "calibrated": "ptq", "QAT distilled": "qat distilled"}
     rows = [
-        [label, *(_first(tables[name]["differences"], column) for name in _STARTS.values())]
+        [label, *(f"{_find(tables[name]['differences'], column)['value']:.2f}" for name in _STARTS.values())]
         for label, column in stages.items()
     ]
     return draw_rows(("", *_STARTS), rows)
@@ -105,11 +105,11 @@ def draw_tasks(results: Results) -> str:
 
 
 def _score(cells: Sequence[Result], column: str) -> Sequence[str]:
-    fp32, cell = (next(each for each in cells if each["column"] == name) for name in ("fp32", column))
+    fp32, cell = _find(cells, "fp32"), _find(cells, column)
     share, paired = f"{100 * cell['value'] / fp32['value']:.2f}", f"{cell['points']:+.2f} ± {cell['error']:.2f}"
     graph = "" if cell["onnx"] is None else f"{cell['onnx']:.2f}"
     return (f"{cell['value']:.2f}", share, "" if cell is fp32 else paired, graph)
 
 
-def _first(cells: Sequence[Result], column: str) -> str:
-    return next(f"{cell['value']:.2f}" for cell in cells if cell["column"] == column)
+def _find(cells: Sequence[Result], column: str) -> Result:
+    return next(cell for cell in cells if cell["column"] == column)

@@ -19,7 +19,7 @@ from export.passes.strip_quantization import StripQuantization
 from export.targets import find_target
 from qat.recipe import WeightGranularity
 from tests.test_export.conftest import Trace
-from tests.test_export.tiny_models import LAYERS, SHAPES, Batch, Case, FamilyName, Traced, make_batch, run_graph
+from tests.test_export.tiny_models import SHAPES, Batch, Case, FamilyName, Traced, make_batch, run_graph
 from tests.tolerances import PACKED
 
 HARDWARE = ("sm_86", "sm_89", "sm_120")
@@ -78,8 +78,8 @@ def test_levels_and_numbers_stay_as_traced(trace: Trace, family: FamilyName, gra
     traced = trace(Case(family, "tensorrt", granularity))
     folded = fold(traced)
     packed = pack(folded)
-    operations = [node.op_type for node in packed.graph]
-    assert operations.count("MatMul") == [node.op_type for node in folded.graph].count("MatMul") - 2 * LAYERS
+    before, after = ([node.op_type for node in each.graph].count("MatMul") for each in (folded, packed))
+    assert after == before - 2 * traced.case.layers
     for rows, tokens in SHAPES:
         batch = make_batch(rows, tokens, seed=7)
         expected, found = read_levels(traced.graph, batch), read_levels(packed, batch)
@@ -118,7 +118,7 @@ def test_engine_has_no_more_kernels_than_its_float_twin(trace: Trace, family: Fa
     found = audit(lower_graph(traced.graph, Lowering(target, "fp16")), tmp_path / "int8.onnx")
     twin = audit(lower_graph(traced.graph, Lowering(target, "fp16", quantized=False)), tmp_path / "float.onnx")
     assert found.as_planned
-    assert (found.int8_gemms, found.int8_attentions) == (4 * LAYERS, LAYERS)
+    assert (found.int8_gemms, found.int8_attentions) == (4 * traced.case.layers, traced.case.layers)
     assert found.int8_mac_share == 1.0
     assert found.kernels <= twin.kernels
 
