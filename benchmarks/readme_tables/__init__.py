@@ -6,12 +6,13 @@ them; ``python -m benchmarks.readme_tables`` does the rest.
 registry            results on disk, and which function draws which table
 markdown            rows as Markdown
 accuracy_tables     what journeys, methods and QAT come to
+calibration_tables  what calibration costs
 engine_tables       what engines hold, how fast runtimes are, what a training step costs
 peer_tables         other quantizers beside ours
 pages               the page beside a result file
 blocks              tables between markers, in a text
 """
 
-from benchmarks.readme_tables import accuracy_tables, engine_tables, peer_tables
+from benchmarks.readme_tables import accuracy_tables, calibration_tables, engine_tables, peer_tables
 
-__all__ = ["accuracy_tables", "engine_tables", "peer_tables"]
+__all__ = ["accuracy_tables", "calibration_tables", "engine_tables", "peer_tables"]

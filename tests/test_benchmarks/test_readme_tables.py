@@ -94,6 +94,11 @@ def _change(folder: Path, name: str, change: Callable[[Any], None]) -> Results:
 CHANGES: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "journeys": ("journey-minilm_epyc-2core", lambda r: r["accuracy"].update(onnx=0.5), "| 50.00 (59.5 %) | 99.88 % |"),
     "methods": ("methods-minilm_epyc-2core", lambda r: r["rows"][0].update(accuracy=12.345), "| FP32 | | 12.35 |"),
+    "calibration-cost": (
+        "calibration-minilm_epyc-2core-avx2",
+        lambda r: r["best"].update({"nncf: linear": 12.345}),
+        "| NNCF `linear`, GEMMs alone | 12.3 | 16.9 |",
+    ),
     "qat-starts": (
         "qat_epyc-2core",
         lambda r: r["tables"]["albert"]["differences"][0].update(value=12.345),
