@@ -107,8 +107,8 @@ if _INTRUDER is not None:
         sys.exit(2)
     raise ImportError(_INTRUDER)
 
-# from_pretrained only knows the method "qdq" once this is imported
-import_module("qat.huggingface")
-
 if __name__ == "__main__":
     main()
+
+# from_pretrained only knows the method "qdq" once this is imported
+import_module("qat.huggingface")

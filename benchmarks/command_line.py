@@ -1,47 +1,130 @@
-"""The command line: every stage's commands under one name, and how a mistake ends."""
+"""The command line: every stage's commands under one name, and how a mistake ends.
+
+A command's module is imported when it is called: torch and transformers take seconds, which help, completion and a
+mistyped name need not wait for.
+"""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
-from transformers.utils.logging import disable_progress_bar
+from typer.core import TyperGroup
 
-from benchmarks.commands import benchmark_command, evaluate_command, run_command
-from benchmarks.sensitivity_command import sensitivity_command
-from calibration.commands import calibrate_command
-from calibration.ranges_command import ranges_command
-from export.commands import audit_command, build_command, export_command, lint_command
-from export.deploy_command import deploy_command
-from export.predict_command import predict_command
-from qat.commands import finetune_command
 from qat.console import show_controls
-from qat.convert_command import convert_command
 from qat.errors import QDQError
-from qat.families_command import families_command
-from qat.prune_command import prune_command
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHome:
+    """Where a command is defined, as ``module:function``, and the first line of its help."""
+
+    place: str
+    summary: str
+
+
+COMMANDS = {
+    "run": CommandHome(
+        "benchmarks.commands:run_command",
+        "The whole journey: calibrate, fine-tune, export, build, measure, report.",
+    ),
+    "calibrate": CommandHome(
+        "calibration.commands:calibrate_command",
+        "Fill every quantizer's range from real rows; or, without data, choose among those that --method all kept.",
+    ),
+    "convert": CommandHome(
+        "qat.convert_command:convert_command",
+        "Write a checkpoint of any format as a Hugging Face folder, in FP32.",
+    ),
+    "prune": CommandHome(
+        "qat.prune_command:prune_command",
+        "Take attention heads out of a float checkpoint.",
+    ),
+    "ranges": CommandHome(
+        "calibration.ranges_command:ranges_command",
+        "List a calibrated folder's ranges, compare them with another's, or edit them into a new folder.",
+    ),
+    "finetune": CommandHome(
+        "qat.commands:finetune_command",
+        "Train a calibrated checkpoint on, quantizers in place.",
+    ),
+    "export": CommandHome(
+        "export.commands:export_command",
+        "Lower a calibrated checkpoint to a Q/DQ ONNX graph.",
+    ),
+    "build": CommandHome(
+        "export.commands:build_command",
+        "Build the engine of an exported folder and audit it; one that is up to date is kept.",
+    ),
+    "audit": CommandHome(
+        "export.commands:audit_command",
+        "Tell what really runs in INT8, and why the rest does not.",
+    ),
+    "lint": CommandHome(
+        "export.commands:lint_command",
+        "Check any ONNX graph against the rules of its engine; exits 1 where it breaks one.",
+    ),
+    "deploy": CommandHome(
+        "export.deploy_command:deploy_command",
+        "Write a Triton Inference Server model repository, or check one before it is served.",
+    ),
+    "evaluate": CommandHome(
+        "benchmarks.commands:evaluate_command",
+        "Score an artefact on labelled rows, or embeddings by those of the float checkpoint.",
+    ),
+    "predict": CommandHome(
+        "export.predict_command:predict_command",
+        "Answer texts: labels, spans, entities, choices, filled masks, vectors or how they go on, "
+        "one JSON object a row.",
+    ),
+    "benchmark": CommandHome(
+        "benchmarks.commands:benchmark_command",
+        "Time artefacts side by side on real tokens.",
+    ),
+    "sensitivity": CommandHome(
+        "benchmarks.sensitivity_command:sensitivity_command",
+        "Measure which quantizers harm a calibrated checkpoint, and what each is worth to the engine.",
+    ),
+    "families": CommandHome(
+        "qat.families_command:families_command",
+        "List the model families and the heads of each that can be quantized.",
+    ),
+}
+
+
+def load_command(name: str) -> Any:
+    """The click command of that name, its module imported."""
+    module, _, function = COMMANDS[name].place.partition(":")
+    _silence_transformers()
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(getattr(import_module(module), function))
+    return typer.main.get_command(alone)
+
+
+class _CommandGroup(TyperGroup):
+    """Lists the commands by their summaries and loads the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
 
 app = typer.Typer(
     name="qdq",
+    cls=_CommandGroup,
     pretty_exceptions_enable=False,
     help="Turn a BERT-family encoder checkpoint into an INT8 TensorRT engine, and prove what came out.",
 )
-app.command("run")(run_command)
-app.command("calibrate")(calibrate_command)
-app.command("convert")(convert_command)
-app.command("prune")(prune_command)
-app.command("ranges")(ranges_command)
-app.command("finetune")(finetune_command)
-app.command("export")(export_command)
-app.command("build")(build_command)
-app.command("audit")(audit_command)
-app.command("lint")(lint_command)
-app.command("deploy")(deploy_command)
-app.command("evaluate")(evaluate_command)
-app.command("predict")(predict_command)
-app.command("benchmark")(benchmark_command)
-app.command("sensitivity")(sensitivity_command)
-app.command("families")(families_command)
+
+
+def _stand_in() -> None:
+    """What is listed until ``load_command`` takes its place."""
+
+
+for _name, _home in COMMANDS.items():
+    app.command(_name, help=_home.summary)(_stand_in)
 
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's; some typer carry a click of their own
@@ -56,7 +139,8 @@ def run(application: typer.Typer = app, name: str = "qdq", default: Sequence[str
         name: what help and messages call it.
         default: what runs where nothing was given.
     """
-    disable_progress_bar()  # transformers' own; ours say more
+    if application is not app:
+        _silence_transformers()
     try:
         code = application(args=sys.argv[1:] or list(default), prog_name=name, standalone_mode=False)
     except QDQError as error:
@@ -68,6 +152,10 @@ def run(application: typer.Typer = app, name: str = "qdq", default: Sequence[str
     if code == _INTERRUPTED:
         sys.stderr.write("qdq: interrupted; artefacts that were finished are whole, the others were not written\n")
     sys.exit(code)
+
+
+def _silence_transformers() -> None:
+    import_module("transformers.utils.logging").disable_progress_bar()  # ours say more
 
 
 def _describe_usage(error: Any) -> str:

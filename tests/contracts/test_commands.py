@@ -3,17 +3,18 @@
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
-from benchmarks.command_line import app
+from benchmarks import command_line
+from benchmarks.command_line import app, load_command
 from tests.test_command_line.calling import call
 
-group: Any = get_command(app)
-COMMANDS: dict[str, Any] = group.commands
+COMMANDS: dict[str, Any] = {name: load_command(name) for name in command_line.COMMANDS}
 AT_ONCE = {"families"}
 """Commands that are done before a bar could be read."""
 
@@ -30,6 +31,23 @@ def examples(name: str) -> list[list[str]]:
 
 def options(name: str) -> set[str]:
     return {each for parameter in COMMANDS[name].params for each in parameter.opts}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_by_the_first_line_of_its_help(name: str) -> None:
+    assert command_line.COMMANDS[name].summary == COMMANDS[name].help.splitlines()[0]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["callibrate"], ["--show-completion"]])
+def test_what_calls_no_command_imports_no_model_library(words: list[str]) -> None:
+    asked = (
+        "import sys\n"
+        "from benchmarks.command_line import run\n"
+        "try:\n    run()\n"
+        "finally:\n    print([name for name in ('torch', 'transformers', 'onnx', 'numpy') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", asked, *words], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
