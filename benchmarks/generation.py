@@ -105,8 +105,8 @@ def compare_said(first: Tokens, second: Tokens) -> dict[str, float]:
     return {"tokens": float(same.mean()), "prompts": float(same.all(axis=1).mean())}
 
 
-def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: int) -> dict[str, float]:
-    """Whether torch says each token that the graphs say, where it takes their side of every rounding tie.
+def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: int) -> tuple[Tokens, dict[str, float]]:
+    """What the graphs say, and whether torch says each of their tokens where it takes their side of every rounding tie.
 
     Args:
         model: the quantized decoder.
@@ -115,8 +115,8 @@ def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: in
         new: tokens said after each.
 
     Returns:
-        the shares of ``compare_said``; of the values between two quantizers how many have another level, by how many
-        steps at most, and how far from a tie at most, relative to their range.
+        what ``say_in_graphs`` does; the shares of ``compare_said``; of the values between two quantizers how many have
+        another level, by how many steps at most, and how far from a tie at most, relative to their range.
     """
     prompt, step = (
         _FollowedRunner(FollowedGraph(folder / name, model, part), part)
@@ -127,7 +127,7 @@ def follow_graphs(model: PreTrainedModel, folder: Path, prompts: Tokens, new: in
     steps = iter(step.tokens)
     followed = [np.stack([first, *islice(steps, new - 1)], axis=1) for first in prompt.tokens]
     found = prompt.agreements + step.agreements
-    return {
+    return said, {
         **compare_said(np.concatenate(followed), said),
         "values": sum(each.values for each in found),
         "differing": sum(each.differing for each in found),
@@ -213,8 +213,8 @@ def measure_generation(
         runner = load_runner(folders["quantized"], optimized=False)
         scores["onnx"] = measure_accuracy(runner, rows, task, pad_token_id=pad, batch_size=_BATCH)
         say("generate ...")
-        said = {name: say_in_graphs(each, prompts, asked.new_tokens) for name, each in folders.items()}
-        followed = follow_graphs(model, folders["quantized"], prompts, asked.new_tokens)
+        in_float = say_in_graphs(folders["float"], prompts, asked.new_tokens)
+        in_int8, followed = follow_graphs(model, folders["quantized"], prompts, asked.new_tokens)
     quantized = say_in_torch(model, prompts, asked.new_tokens)
     with disable_quantizers(model):
         plain = say_in_torch(model, prompts, asked.new_tokens)
@@ -224,9 +224,9 @@ def measure_generation(
         "next_token_torch_and_graph": float(task.agree(scores["qat"].outputs, scores["onnx"].outputs, rows).mean()),
         "prompts": len(prompts),
         "new_tokens": asked.new_tokens,
-        "said_by_torch_and_graphs": compare_said(quantized, said["quantized"]),
+        "said_by_torch_and_graphs": compare_said(quantized, in_int8),
         "said_but_for_ties": followed,
-        "said_by_torch_and_graphs_in_float": compare_said(plain, said["float"]),
+        "said_by_torch_and_graphs_in_float": compare_said(plain, in_float),
         "said_with_and_without_cache": compare_said(
             quantized, say_in_torch(model, prompts, asked.new_tokens, cache=False)
         ),
