@@ -39,6 +39,7 @@ _STARTS = {
 }
 
 _TASKS = {"`span`, F1": "qat-span_epyc-2core", "`target`, entity F1": "qat-target_epyc-2core"}
+_MASKED = {"per tensor": "qat-fill-mask_epyc-2core-avx2", "per channel": "qat-fill-mask-channel_epyc-2core-avx2"}
 _COLUMNS = {
     "FP32": "fp32",
     "FP32 trained on with the labels": "fp32 trained on",
@@ -109,6 +110,28 @@ def _score(cells: Sequence[Result], column: str) -> Sequence[str]:
     share, paired = f"{100 * cell['value'] / fp32['value']:.2f}", f"{cell['points']:+.2f} ± {cell['error']:.2f}"
     graph = "" if cell["onnx"] is None else f"{cell['onnx']:.2f}"
     return (f"{cell['value']:.2f}", share, "" if cell is fp32 else paired, graph)
+
+
+@readme_table("qat-fill-mask")
+def draw_masked(results: Results) -> str:
+    """Masked words: perplexity, the share of FP32's token probability in percent, and the graph's perplexity."""
+    found = [results.read(name)["cells"] for name in _MASKED.values()]
+    head = [name for weights in _MASKED for name in (weights, "of FP32 %", "its graph")]
+    trained = {cell["column"] for cells in found for cell in cells}
+    rows = [
+        [label, *(text for cells in found for text in _perplexities(cells, column))]
+        for label, column in _COLUMNS.items()
+        if column in trained
+    ]
+    return draw_rows(("", *head), rows)
+
+
+def _perplexities(cells: Sequence[Result], column: str) -> Sequence[str]:
+    fp32, cell = _find(cells, "fp32"), next((each for each in cells if each["column"] == column), None)
+    if cell is None:  # a control that both weights share
+        return ("", "", "")
+    graph = "" if cell["onnx"] is None else f"{100 / cell['onnx']:.1f}"
+    return (f"{cell['metrics']['perplexity']:.1f}", f"{100 * cell['value'] / fp32['value']:.2f}", graph)
 
 
 def _find(cells: Sequence[Result], column: str) -> Result:
