@@ -6,7 +6,7 @@ from benchmarks.readme_tables.markdown import draw_rows
 from benchmarks.readme_tables.registry import Result, Results, readme_table
 
 _JOURNEYS = {
-    "ALBERT sample (`make demo`), 120 steps": "journey-albert-sample_epyc-2core",
+    "ALBERT sample (`make demo`), 120 steps": "journey-albert-sample_epyc-2core-avx2",
     "ALBERT, 6 shared layers, 200 steps": "journey-albert_epyc-2core",
     "BERT, 6 layers (MiniLM), 200 steps": "journey-minilm_epyc-2core",
     "ConvBERT, 4 layers, 200 steps": "journey-convbert_epyc-2core",
