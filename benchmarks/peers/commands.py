@@ -66,6 +66,9 @@ def peers_command(
         Path | None, typer.Option(help="Training steps already taken, a result of python -m benchmarks.qat_step.")
     ] = None,
     every_method: Annotated[bool, typer.Option(help="Also rows of every other calibration method; long.")] = False,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.01, help="How long a row may take; one that takes longer is told so.")
+    ] = 20.0,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the rows --out has of this contest.")] = False,
 ) -> None:
     """Quantize one checkpoint with every peer and with qdq, score all on the same rows, print the table.
@@ -91,6 +94,7 @@ def peers_command(
         keep=keep,
         shapes=parse_shapes_list(shapes) if costs else (),
         seconds=seconds,
+        minutes=minutes,
     )
     known, beside = read_result(out, contest, find_peers([])) if resume else ([], Beside())
     if training is not None:

@@ -63,6 +63,22 @@ def test_a_contest_prints_its_table_and_ends_with_json(
     assert "the environment of NNCF + OpenVINO is missing" in " ".join(out.with_suffix(".md").read_text().split())
 
 
+def test_a_row_that_takes_longer_than_allowed_is_told_so(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = replace(roster.OURS, rows=(roster.OURS.by_recipe[FLOAT],))
+    monkeypatch.setitem(roster.PEERS, "qdq", baseline)
+
+    done = _call(
+        *("--checkpoint", workspace.checkpoint, "--data", workspace.train, "--eval", workspace.validation),
+        *("--texts", 16, "--only", "qdq", "--out", tmp_path / "peers.json", "--no-costs", "--minutes", 0.01),
+    )
+
+    assert done.code == 0, done.err
+    (row,) = done.value["rows"]
+    assert (row["accuracy"], row["error"]) == (None, "stopped after 0.01 minutes")
+
+
 def test_resuming_runs_nothing_that_is_there_and_keeps_the_other_peers(
     contest: Contest, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
