@@ -108,7 +108,7 @@ class _CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, load_command(str(name)), rest
+        return name, None if name is None else load_command(name), rest  # completion asks for names nobody has
 
 
 app = typer.Typer(

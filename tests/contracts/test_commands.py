@@ -97,3 +97,13 @@ def test_a_shell_completes_commands(shell: str, words: dict[str, str], monkeypat
     assert done.code == 0
     assert "calibrate" in done.out
     assert "evaluate" not in done.out
+
+
+@pytest.mark.parametrize(("words", "found"), [("qdq audit --fail", "--fail-under"), ("qdq audti --fail", "")])
+def test_a_shell_completes_options_of_commands_there_are(
+    words: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_QDQ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = call()
+    assert (done.code, done.out.strip()) == (0, found)
