@@ -12,7 +12,7 @@ _LONGEST = 300
 
 
 def run_process(command: Sequence[str], *, cwd: Path, threads: int, minutes: float) -> str:
-    """Runs a command; the last line it wrote where it failed, empty where it did not.
+    """Runs a command; the last line it wrote where it failed, files named from ``cwd``, empty where it did not.
 
     Args:
         command: the program and its arguments.
@@ -36,7 +36,7 @@ def run_process(command: Sequence[str], *, cwd: Path, threads: int, minutes: flo
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if done.returncode == 0:
         return ""
-    return lines[-1][:_LONGEST] if lines else f"exit status {done.returncode}"
+    return lines[-1].replace(f"{cwd}/", "")[:_LONGEST] if lines else f"exit status {done.returncode}"
 
 
 def list_variables(threads: int) -> dict[str, str]:
