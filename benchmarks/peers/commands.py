@@ -101,14 +101,9 @@ def peers_command(
         beside = replace(beside, training=read_training(training, checkpoint))
     result = _run(_Plan(contest, peers, out, rounds if costs else 0), known, beside)
     typer.echo("\n\n".join(each for each in (draw_table(result), draw_costs(result)) if each))
-    print_json({
-        "out": str(out),
-        "rows": [
-            {key: row[key] for key in ("peer", "recipe", "standing", "accuracy", "to_float", "error")}
-            for row in result["rows"]
-        ],
-        "compared": result["compared"],
-    })  # fmt: skip
+    kept = ("peer", "recipe", "standing", "accuracy", "to_float", "error")
+    rows = [{key: row[key] for key in kept} for row in result["rows"]]
+    print_json({"out": str(out), "rows": rows, "compared": result["compared"]})
 
 
 class _Plan(NamedTuple):
