@@ -1,6 +1,6 @@
 """What journeys, calibration methods and QAT come to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.readme_tables.markdown import draw_rows
 from benchmarks.readme_tables.registry import Result, Results, readme_table
@@ -115,23 +115,22 @@ def _score(cells: Sequence[Result], column: str) -> Sequence[str]:
 @readme_table("qat-fill-mask")
 def draw_masked(results: Results) -> str:
     """Masked words: perplexity, the share of FP32's token probability in percent, and the graph's perplexity."""
-    found = [results.read(name)["cells"] for name in _MASKED.values()]
+    found = [{cell["column"]: cell for cell in results.read(name)["cells"]} for name in _MASKED.values()]
     head = [name for weights in _MASKED for name in (weights, "of FP32 %", "its graph")]
-    trained = {cell["column"] for cells in found for cell in cells}
     rows = [
         [label, *(text for cells in found for text in _perplexities(cells, column))]
         for label, column in _COLUMNS.items()
-        if column in trained
+        if any(column in cells for cells in found)
     ]
     return draw_rows(("", *head), rows)
 
 
-def _perplexities(cells: Sequence[Result], column: str) -> Sequence[str]:
-    fp32, cell = _find(cells, "fp32"), next((each for each in cells if each["column"] == column), None)
-    if cell is None:  # a control that both weights share
+def _perplexities(cells: Mapping[str, Result], column: str) -> Sequence[str]:
+    if column not in cells:  # a control that both weights share
         return ("", "", "")
+    cell = cells[column]
     graph = "" if cell["onnx"] is None else f"{100 / cell['onnx']:.1f}"
-    return (f"{cell['metrics']['perplexity']:.1f}", f"{100 * cell['value'] / fp32['value']:.2f}", graph)
+    return (f"{cell['metrics']['perplexity']:.1f}", f"{100 * cell['value'] / cells['fp32']['value']:.2f}", graph)
 
 
 def _find(cells: Sequence[Result], column: str) -> Result:
