@@ -222,7 +222,7 @@ def _describe_calibration(calibrated: Checkpoint) -> dict[str, Any]:
 
 
 def _differ(task: Task, rows: Encoded, first: Accuracy, second: Accuracy) -> tuple[float, float]:
-    return measure_difference(task, rows, first.outputs, second.outputs)
+    return measure_difference(task, rows, [first.outputs], [second.outputs])
 
 
 def _measure_sensitivity(journey: Journey, way: _Way, checkpoint: Checkpoint, stages: Stages) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """The cells of the QAT table: what is trained from where, and what one of them comes to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -130,18 +130,29 @@ def open_exact(graph: ir.Model, target: str, folder: Path) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(path, optimized=False)
 
 
-def measure_difference(task: Task, rows: Encoded, first: Outputs, second: Outputs) -> tuple[float, float]:
-    """The headline of ``first`` minus that of ``second`` on the same rows, and its paired standard error.
+def measure_difference(
+    task: Task, rows: Encoded, first: Sequence[Outputs], second: Sequence[Outputs]
+) -> tuple[float, float]:
+    """The mean headline of ``first`` minus that of ``second`` on the same rows, and its paired standard error.
 
     The error is that of the grouped jackknife (Efron and Tibshirani 1993, section 11.5): the difference is taken again
-    with each of 40 blocks of rows left out, for any metric there is.
+    with each of 40 blocks of rows left out, for any metric there is. It tells what other rows would change, not what
+    other seeds would.
+
+    Args:
+        task: whose first metric is the headline.
+        rows: what was answered, with labels.
+        first: the answers of one model or of several, such as those of several seeds.
+        second: those they are compared with.
     """
+
+    def score(outputs: Outputs, index: NDArray[np.int64], part: Encoded) -> float:
+        return next(iter(task.score({name: x[index] for name, x in outputs.items()}, part).values()))
 
     def differ(index: NDArray[np.int64]) -> float:
         part = rows.pick(map(int, index))
-        values = [task.score({name: x[index] for name, x in outputs.items()}, part) for outputs in (first, second)]
-        headline = next(iter(values[0]))
-        return values[0][headline] - values[1][headline]
+        means = [np.mean([score(outputs, index, part) for outputs in side]) for side in (first, second)]
+        return float(means[0] - means[1])
 
     every = np.random.default_rng(0).permutation(len(rows))
     blocks = np.array_split(every, min(_BLOCKS, len(rows)))

@@ -69,33 +69,58 @@ def _file_name(name: str, seed: int) -> str:
 
 
 def summarize(material: Material, cells: Mapping[tuple[str, int], tuple[dict[str, Any], Outputs]]) -> dict[str, Any]:
-    """Every cell beside the float checkpoint, and every column's mean beside the best control's, in percent."""
+    """Every cell beside the float checkpoint, and every column's mean beside it and the best control's, in percent.
+
+    ``points`` and ``error`` are the distance to the float checkpoint and its paired standard error, ``best_points`` and
+    ``best_error`` those to the best of the float columns.
+    """
     base, answers = cells["fp32", 0]
     headline = next(iter(base["metrics"]))
     rows = []
     for (name, seed), (facts, outputs) in cells.items():
-        points, error = measure_difference(material.task, material.scored, outputs, answers)
+        points, error = measure_difference(material.task, material.scored, [outputs], [answers])
         onnx = None if facts["onnx"] is None else 100 * facts["onnx"][headline]
         row = {"column": name, "seed": seed, "value": 100 * facts["metrics"][headline], "onnx": onnx}
         steps = None if facts["trained"] is None else facts["trained"]["steps"]
         best = None if facts["trained"] is None else facts["trained"]["best_step"]
         rows.append({**row, "points": 100 * points, "error": 100 * error, "steps": steps, "best_step": best,
                      "metrics": facts["metrics"]})  # fmt: skip
+    return {"metric": headline, "columns": _summarize_columns(material, cells, rows), "cells": rows}
+
+
+def _summarize_columns(
+    material: Material,
+    cells: Mapping[tuple[str, int], tuple[dict[str, Any], Outputs]],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    answers = {name: [outputs for (each, _), (_, outputs) in cells.items() if each == name] for name in COLUMNS}
     means = {name: float(np.mean([row["value"] for row in rows if row["column"] == name]))
-             for name in COLUMNS if any(row["column"] == name for row in rows)}  # fmt: skip
-    best_control = max(means[name] for name in _CONTROLS if name in means)
-    columns = [
-        {"column": name, "mean": mean, "of_fp32": 100 * mean / means["fp32"], "of_best_fp32": 100 * mean / best_control}
-        for name, mean in means.items()
-    ]
-    return {"metric": headline, "columns": columns, "cells": rows}
+             for name in COLUMNS if answers[name]}  # fmt: skip
+    best = max((name for name in _CONTROLS if name in means), key=lambda name: means[name])
+
+    def differ(name: str, other: str) -> tuple[float, float]:
+        points, error = measure_difference(material.task, material.scored, answers[name], answers[other])
+        return 100 * points, 100 * error
+
+    columns = []
+    for name, mean in means.items():
+        graphs = [row["onnx"] for row in rows if row["column"] == name and row["onnx"] is not None]
+        (points, error), (best_points, best_error) = differ(name, "fp32"), differ(name, best)
+        columns.append({
+            "column": name, "seeds": len(answers[name]), "mean": mean,
+            "onnx": float(np.mean(graphs)) if graphs else None,
+            "of_fp32": 100 * mean / means["fp32"], "points": points, "error": error,
+            "of_best_fp32": 100 * mean / means[best], "best_points": best_points, "best_error": best_error,
+        })  # fmt: skip
+    return columns
 
 
 def draw_columns(columns: Sequence[Mapping[str, Any]]) -> str:
     """The means as lines of text."""
-    head = f"{'column':18} {'mean':>7} {'of FP32 %':>10} {'of the best FP32 %':>19}"
+    head = f"{'column':16} {'mean':>6} {'of FP32 %':>9}  {'points':>13} {'best FP32 %':>11}  {'points':>13}"
     lines = [
-        f"{each['column']:18} {each['mean']:7.2f} {each['of_fp32']:10.2f} {each['of_best_fp32']:19.2f}"
+        f"{each['column']:16} {each['mean']:6.2f} {each['of_fp32']:9.2f}  {each['points']:+6.2f} ± {each['error']:4.2f}"
+        f" {each['of_best_fp32']:11.2f}  {each['best_points']:+6.2f} ± {each['best_error']:4.2f}"
         for each in columns
     ]
     return "\n".join([head, "-" * len(head), *lines])

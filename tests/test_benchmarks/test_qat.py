@@ -52,6 +52,9 @@ def test_every_cell_is_there_with_its_control(table: Path) -> None:
         assert each["mean"] == pytest.approx(np.mean(values), abs=PAIRED.value)
         assert each["of_fp32"] == pytest.approx(100 * each["mean"] / by_name["fp32"]["mean"])
         assert each["of_best_fp32"] == pytest.approx(100 * each["mean"] / best)
+        assert each["points"] == pytest.approx(each["mean"] - by_name["fp32"]["mean"], abs=PAIRED.value)
+        assert each["best_points"] == pytest.approx(each["mean"] - best, abs=PAIRED.value)
+        assert each["seeds"] == len(values)
     for row in found["cells"]:
         quantized = COLUMNS[row["column"]].start == "calibrated"
         assert (row["onnx"] is None) == (not quantized)
@@ -82,7 +85,11 @@ def test_a_column_that_is_none_is_named(workspace: Workspace) -> None:
 
 
 def test_lines_fit_eighty_columns() -> None:
-    rows = [{"column": name, "mean": 100.0, "of_fp32": 100.0, "of_best_fp32": 100.0} for name in COLUMNS]
+    shares, apart = dict.fromkeys(("mean", "of_fp32", "of_best_fp32"), 100.0), ("points", "best_points")
+    rows = [
+        {"column": name, **shares, **dict.fromkeys(apart, -99.99), **dict.fromkeys(("error", "best_error"), 9.99)}
+        for name in COLUMNS
+    ]
     assert max(map(len, draw_columns(rows).splitlines())) <= 80
 
 
@@ -93,11 +100,13 @@ def test_the_error_of_a_difference_is_the_paired_one(workspace: Workspace) -> No
     rows = encode_rows(load_checkpoint(workspace.checkpoint, task), task, record, workspace.validation)
     random = np.random.default_rng(0)
     first, second = ({"logits": random.normal(size=(len(rows), 3)).astype(np.float32)} for _ in range(2))
-    points, error = measure_difference(task, rows, first, second)
+    points, error = measure_difference(task, rows, [first], [second])
     labels = rows.read("labels")
     apart = np.subtract(*((x["logits"].argmax(1) == labels).astype(float) for x in (first, second)))
     assert points == pytest.approx(apart.mean(), abs=PAIRED.value)
     assert error == pytest.approx(apart.std(ddof=1) / len(rows) ** 0.5, abs=PAIRED.value)
+    both = measure_difference(task, rows, [first, second], [second])
+    assert both == pytest.approx((points / 2, error / 2), abs=PAIRED.value)
 
 
 def test_an_encoder_gets_the_head_of_another_task(workspace: Workspace) -> None:
