@@ -56,6 +56,8 @@ def describe_contest(contest: Contest, outcomes: Sequence[Outcome], beside: Besi
 def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> list[dict[str, Any]]:
     """Ours minus theirs for every matched row of a peer: same placement, same weight granularity, same rows.
 
+    A row in which nothing came out as INT8 matches nothing and is left out.
+
     Args:
         outcomes: ours among them.
         method: which of our methods stands for us; None for the default one, whichever of ours came out best.
@@ -69,7 +71,7 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
     compared = []
     for theirs in outcomes:
         mine = ours.get((theirs.row.placement, theirs.row.weights))
-        if theirs.peer in OWN or theirs.row.standing != "matched" or not theirs.correct or mine is None:
+        if theirs.peer in OWN or theirs.row.standing != "matched" or mine is None or not _has_int8(theirs):
             continue
         apart = difference(unpack_rows(mine.correct), unpack_rows(theirs.correct))
         compared.append({
@@ -81,6 +83,13 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
             "clear": apart.clear,
         })  # fmt: skip
     return compared
+
+
+def _has_int8(each: Outcome) -> bool:
+    inside = each.facts.get("inside")
+    return bool(each.correct) and (
+        inside is None or any(inside[what] for what in ("weights", "activations", "products"))
+    )
 
 
 def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:

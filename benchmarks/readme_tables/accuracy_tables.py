@@ -1,6 +1,4 @@
-"""What journeys, calibration methods and QAT come to."""
-
-from collections.abc import Mapping, Sequence
+"""What journeys and calibration methods come to."""
 
 from benchmarks.readme_tables.markdown import draw_rows
 from benchmarks.readme_tables.registry import Result, Results, readme_table
@@ -27,26 +25,6 @@ _METHODS = {
     "SqueezeBERT hard": "methods-squeezebert-hard_epyc-2core",
 }
 _METHOD_ORDER = ("max", "percentile", "mse", "entropy", "best", "best, not equalized", "best, depths merged")
-
-_STARTS = {
-    "ALBERT": "albert",
-    "ConvBERT": "convbert",
-    "SqueezeBERT": "squeezebert",
-    "ALBERT hard": "albert-hard",
-    "ConvBERT hard": "convbert-hard",
-    "SqueezeBERT hard": "squeezebert-hard",
-    "`similarity`": "similarity",
-}
-
-_TASKS = {"`span`, F1": "qat-span_epyc-2core", "`target`, entity F1": "qat-target_epyc-2core"}
-_MASKED = {"per tensor": "qat-fill-mask_epyc-2core-avx2", "per channel": "qat-fill-mask-channel_epyc-2core-avx2"}
-_COLUMNS = {
-    "FP32": "fp32",
-    "FP32 trained on with the labels": "fp32 trained on",
-    "calibrated": "ptq",
-    "QAT with the labels": "qat",
-    "QAT distilled": "qat distilled",
-}
 
 
 @readme_table("journeys")
@@ -82,56 +60,3 @@ def draw_methods(results: Results) -> str:
 
 def _by_method(result: Result) -> dict[tuple[str, str], str]:
     return {(row["placement"], row["method"]): f"{row['accuracy']:.2f}" for row in result["rows"]}
-
-
-@readme_table("qat-starts")
-def draw_starts(results: Results) -> str:
-    """Checkpoints whose start QAT hardly moves: the headline metric of each stage, in percent."""
-    tables = results.read("qat_epyc-2core")["tables"]
-    stages = {"FP32": "fp32", "calibrated": "ptq", "QAT distilled": "qat distilled"}
-    rows = [
-        [label, *(f"{_find(tables[name]['differences'], column)['value']:.2f}" for name in _STARTS.values())]
-        for label, column in stages.items()
-    ]
-    return draw_rows(("", *_STARTS), rows)
-
-
-@readme_table("qat-tasks")
-def draw_tasks(results: Results) -> str:
-    """Tasks that read tokens, in percent: the score, its share of FP32, its distance to FP32, and the graph's score."""
-    found = [results.read(name)["cells"] for name in _TASKS.values()]
-    head = [name for task in _TASKS for name in (task, "of FP32 %", "points", "its graph")]
-    rows = [[label, *(text for cells in found for text in _score(cells, column))] for label, column in _COLUMNS.items()]
-    return draw_rows(("", *head), rows)
-
-
-def _score(cells: Sequence[Result], column: str) -> Sequence[str]:
-    fp32, cell = _find(cells, "fp32"), _find(cells, column)
-    share, paired = f"{100 * cell['value'] / fp32['value']:.2f}", f"{cell['points']:+.2f} ± {cell['error']:.2f}"
-    graph = "" if cell["onnx"] is None else f"{cell['onnx']:.2f}"
-    return (f"{cell['value']:.2f}", share, "" if cell is fp32 else paired, graph)
-
-
-@readme_table("qat-fill-mask")
-def draw_masked(results: Results) -> str:
-    """Masked words: perplexity, the share of FP32's token probability in percent, and the graph's perplexity."""
-    found = [{cell["column"]: cell for cell in results.read(name)["cells"]} for name in _MASKED.values()]
-    head = [name for weights in _MASKED for name in (weights, "of FP32 %", "its graph")]
-    rows = [
-        [label, *(text for cells in found for text in _perplexities(cells, column))]
-        for label, column in _COLUMNS.items()
-        if any(column in cells for cells in found)
-    ]
-    return draw_rows(("", *head), rows)
-
-
-def _perplexities(cells: Mapping[str, Result], column: str) -> Sequence[str]:
-    if column not in cells:  # a control that both weights share
-        return ("", "", "")
-    cell = cells[column]
-    graph = "" if cell["onnx"] is None else f"{100 / cell['onnx']:.1f}"
-    return (f"{cell['metrics']['perplexity']:.1f}", f"{100 * cell['value'] / cells['fp32']['value']:.2f}", graph)
-
-
-def _find(cells: Sequence[Result], column: str) -> Result:
-    return next(cell for cell in cells if cell["column"] == column)

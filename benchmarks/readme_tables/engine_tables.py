@@ -140,3 +140,22 @@ def _pair_times(times: list[float], base: list[float]) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+@readme_table("weight-bits")
+def draw_weight_bits(results: Results) -> str:
+    """How alike runtimes and fake quantization answer, in percent of the rows, and the accuracy of both."""
+    rows = results.read("weight-bits-minilm_epyc-2core-avx2")["rows"]
+    runtimes = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    found = {(row["recipe"], row["bits"], row["runtime"]): row for row in rows}
+    lines = []
+    for recipe, bits in dict.fromkeys((row["recipe"], row["bits"]) for row in rows):
+        cells = [found[recipe, bits, name] for name in runtimes]
+        each = [
+            text
+            for row in cells
+            for text in (f"{row['agreement']:.1f}", f"{row['moved']:.0f}", f"{row['accuracy']:.2f}")
+        ]
+        lines.append([f"`{recipe}`", f"{bits} bits", f"{cells[0]['torch_accuracy']:.2f}", *each])
+    head = [text for title in runtimes.values() for text in (f"{title}: same answer %", "moved %", "accuracy")]
+    return draw_rows(("recipe", "weights", "accuracy in torch", *head), lines)

@@ -85,6 +85,14 @@ def test_another_placement_or_granularity_is_not_compared(outcomes: list[Outcome
     assert compare_matched([outcomes[1], _outcome("other", "full", 70, placement="tensorrt")]) == []
 
 
+def test_a_row_in_which_nothing_is_int8_is_not_compared(outcomes: list[Outcome]) -> None:
+    matched = outcomes[4]
+    nothing = {**FACTS["inside"], "weights": 0, "activations": 0, "products": 0}
+
+    assert len(compare_matched([outcomes[1], matched])) == 1
+    assert compare_matched([outcomes[1], replace(matched, facts={**FACTS, "inside": nothing})]) == []
+
+
 def test_rows_stand_in_the_order_of_the_roster(contest: Contest) -> None:
     late, early = (_outcome("qdq", row.recipe, 80) for row in (OURS.rows[2], OURS.rows[1]))
     other = _outcome("nncf", "default", 80, "as shipped", "own")
