@@ -26,6 +26,11 @@ class ChannelPeaks:
         """Takes in magnitudes as ``magnitude_bits`` gives them, ``(tokens, channels)``, at least one token."""
         self._raise_to(bits.amax(dim=0))  # the bits of numbers without sign are ordered as the numbers are
 
+    def open(self, channels: int) -> Tensor:
+        """The bits of so many channels on the CPU, zeros before the first tensor, to be raised in place."""
+        self._peaks = torch.zeros(channels, dtype=torch.int16) if self._peaks is None else self._peaks.cpu()
+        return self._peaks
+
     def merge(self, other: Self) -> None:
         """Takes in all that ``other`` has seen."""
         if other._peaks is not None:

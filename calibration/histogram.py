@@ -73,6 +73,10 @@ class Histogram:
         self.peak = torch.maximum(self.peak, torch.maximum(-low, high).to(torch.float32))
         self.counts += torch.bincount(bits.flatten(), minlength=_BINS)
 
+    def raise_to(self, largest: float) -> None:
+        """Takes note of the largest magnitude of values that were counted elsewhere, a NaN where there was one."""
+        self.peak = torch.maximum(self.peak, torch.tensor(largest))
+
     def merge(self, other: Self) -> None:
         """Adds all that ``other`` has counted."""
         self.counts += other.counts.to(self.counts.device)

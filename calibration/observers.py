@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from calibration.channels import ChannelPeaks
-from calibration.histogram import Histogram, magnitude_bits
+from calibration.counting import count_tokens
+from calibration.histogram import Histogram
 from calibration.probe import Probe
 from qat.errors import CheckpointError, DataError, RangeError
-from qat.padding import RealTokens
+from qat.padding import RealTokens, list_tokens
 from qat.quantizer import FakeQuantizer, calibrated_quantizers
 
 Key = tuple[str, int]
@@ -102,10 +103,8 @@ class RangeObserver:
 
     def _make_hook(self, name: str) -> Callable[[FakeQuantizer, tuple[Tensor, ...]], None]:
         def count(module: FakeQuantizer, arguments: tuple[Tensor, ...]) -> None:
-            x = self._real.pick(arguments[0], module.spec)
-            bits = magnitude_bits(x)
-            self.histograms[name][module.depth].update(x, bits)
-            self.channels[name][module.depth].update(bits)
+            tokens, real = list_tokens(arguments[0], module.spec.token_axis), self._real.find(module.spec)
+            count_tokens(tokens, real, self.histograms[name][module.depth], self.channels[name][module.depth])
             self._fresh[name, module.depth] = None
 
         return count

@@ -1,15 +1,22 @@
-// The fake-quantize operator in one pass over memory, bit-equal to the composed one in fake_quant.py.
+// The fake-quantize operator in one pass over memory, bit-equal to the composed one in fake_quant.py, and the counting of
+// magnitudes that calibration does, equal to that of calibration/histogram.py.
 //
 // Plain C functions over contiguous arrays of float or bfloat16 (bits in uint16_t). Compiled without fused
 // multiply-add and without fast-math, so that every operation rounds as torch's own; the compiler vectorizes the loops.
 // A mask holds one bit a value, the lowest of a byte first: whether the value lay inside the range.
 
 #include <ATen/Parallel.h>
+#include <c10/util/Half.h>
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 namespace {
@@ -178,6 +185,49 @@ double learn(const T* gradient, const T* x, T* passed, int64_t count, float scal
   return sum;
 }
 
+constexpr int64_t kBins = 32768;  // the bit patterns of FP16 magnitudes
+
+template <typename T>
+void half_bits(const T* x, uint16_t* bits, int64_t count) {  // of the nearest FP16 magnitude, ties to even
+  int64_t i = 0;
+#ifdef __F16C__
+  float values[8];
+  for (; i + 8 <= count; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) values[lane] = std::fabs(load(x + i + lane));
+    __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(values), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(bits + i), halves);
+  }
+#endif
+  for (; i < count; ++i) bits[i] = c10::Half(std::fabs(load(x + i))).x;
+}
+
+// Adds to counts and raises peaks, one a column, by the rows that are listed, or by all where there is no list; returns
+// the largest magnitude, a NaN where there is one.
+template <typename T>
+float count_rows(const T* x, const int64_t* listed, int64_t rows, int64_t width, int64_t* counts, uint16_t* peaks) {
+  std::mutex merging;
+  uint32_t found = 0;
+  at::parallel_for(0, rows, 1 + kGrain * kBlock / (width + 1), [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> own(kBins);
+    std::vector<uint16_t> bits(width), tops(width);
+    uint32_t mine = 0;
+    for (int64_t row = begin; row < end; ++row) {
+      const T* values = x + (listed ? listed[row] : row) * width;
+      half_bits(values, bits.data(), width);
+      mine = std::max(mine, largest(values, width));
+      for (int64_t i = 0; i < width; ++i) tops[i] = std::max(tops[i], bits[i]);
+      for (int64_t i = 0; i < width; ++i) ++own[bits[i]];
+    }
+    std::lock_guard<std::mutex> guard(merging);
+    found = std::max(found, mine);
+    for (int64_t i = 0; i < width; ++i) peaks[i] = std::max(peaks[i], tops[i]);
+    for (int64_t bin = 0; bin < kBins; ++bin) counts[bin] += own[bin];
+  });
+  float top;
+  std::memcpy(&top, &found, sizeof top);
+  return top;
+}
+
 }  // namespace
 
 #define QDQ_EXPORT(T, NAME)                                                                                        \
@@ -193,6 +243,10 @@ double learn(const T* gradient, const T* x, T* passed, int64_t count, float scal
   }                                                                                                                \
   extern "C" void pass_masked_##NAME(const T* gradient, const uint8_t* mask, T* passed, int64_t count) {           \
     pass_masked(gradient, mask, passed, count);                                                                    \
+  }                                                                                                                \
+  extern "C" float count_rows_##NAME(const T* x, const int64_t* listed, int64_t rows, int64_t width,               \
+                                     int64_t* counts, uint16_t* peaks) {                                           \
+    return count_rows(x, listed, rows, width, counts, peaks);                                                      \
   }                                                                                                                \
   extern "C" double learn_##NAME(const T* gradient, const T* x, T* passed, int64_t count, const float* scale) {    \
     return learn(gradient, x, passed, count, *scale);                                                              \

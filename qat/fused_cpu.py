@@ -1,8 +1,8 @@
-"""The fake-quantize operator as one pass over memory on the CPU, where a C++ compiler exists.
+"""The fake-quantize operator, and the counting of magnitudes, as one pass over memory on the CPU.
 
-``fused_cpu.cpp`` is compiled once, when a tensor first needs it, into ``qdq/`` of the user's cache folder
-(``XDG_CACHE_HOME`` or ``~/.cache``), under a name made of everything the result depends on; a finished library is put
-in place by a rename, so that processes may compile side by side.
+They need a C++ compiler: ``fused_cpu.cpp`` is compiled once, when a tensor first needs it, into ``qdq/`` of the user's
+cache folder (``XDG_CACHE_HOME`` or ``~/.cache``), under a name made of everything the result depends on; a finished
+library is put in place by a rename, so that processes may compile side by side.
 """
 
 import ctypes
@@ -23,8 +23,8 @@ from qat.errors import BuildError
 SOURCE = Path(__file__).with_name("fused_cpu.cpp")
 
 _VECTORS = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
-    "AVX2": ("-mavx2", "-mfma"),
+    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"),
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
 """Compiler flags by what torch says the CPU can do; a cache folder may be shared by several machines."""
 
@@ -37,6 +37,7 @@ _SIGNATURES = {
     "round_rows": (None, (_POINTER, _POINTER, _POINTER, _INT, _INT, _INT)),
     "amax_rows": (None, (_POINTER, _POINTER, _INT, _INT)),
     "pass_masked": (None, (_POINTER, _POINTER, _POINTER, _INT)),
+    "count_rows": (ctypes.c_float, (_POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER)),
     "learn": (ctypes.c_double, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),
 }
 
@@ -80,6 +81,18 @@ class CpuKernels:
         passed = torch.empty_like(gradient)
         found = self._call("learn", gradient.data_ptr(), x.data_ptr(), passed.data_ptr(), x.numel(), scale.data_ptr())
         return passed, torch.tensor(found, dtype=torch.float32)
+
+    def count_rows(self, x: Tensor, rows: Tensor | None, counts: Tensor, peaks: Tensor) -> float:
+        """The largest magnitude of some rows of ``x``; NaN where there is one.
+
+        Args:
+            x: ``(rows, columns)``.
+            rows: the numbers of those that count, None for all.
+            counts: by the bits of the nearest FP16 magnitude, ``(32768,)``; added to in place.
+            peaks: the largest such bits of each column, ``(columns,)`` as INT16; raised in place.
+        """
+        listed = (0, len(x)) if rows is None else (rows.data_ptr(), len(rows))
+        return self._call("count_rows", x.data_ptr(), *listed, x.shape[1], counts.data_ptr(), peaks.data_ptr())
 
     def _call(self, name: str, *arguments: int) -> float:
         found: float = getattr(self.library, f"{name}_{self.dtype}")(*arguments)

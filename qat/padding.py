@@ -36,9 +36,14 @@ def real_tokens(x: Tensor, real: Tensor | None, token_axis: int) -> Tensor:
     >>> real_tokens(torch.tensor([[[1.0], [-9.0]]]), torch.tensor([0]), 1)
     tensor([[1.]])
     """
-    tokens = x.detach().movedim(token_axis, 1)
-    flat = tokens.reshape(tokens.shape[0] * tokens.shape[1], -1)
+    flat = list_tokens(x, token_axis)
     return flat if real is None else flat.index_select(0, real)
+
+
+def list_tokens(x: Tensor, token_axis: int) -> Tensor:
+    """All tokens of ``x``, padding among them, as ``(tokens, values)``, without gradient."""
+    tokens = x.detach().movedim(token_axis, 1)
+    return tokens.reshape(tokens.shape[0] * tokens.shape[1], -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,10 @@ class RealTokens:
             mask = mask[:, 0, 0] == 0
         return cls(find_real(batch.get("attention_mask")), find_real(mask))
 
+    def find(self, spec: QuantSpec) -> Tensor | None:
+        """The numbers of the real tokens of a tensor of that specification, None for all."""
+        return self.encoder if spec.tokens == "encoder" else self.own
+
     def pick(self, x: Tensor, spec: QuantSpec) -> Tensor:
         """``x``, a tensor of that specification, at its real tokens, as ``(tokens, values)``, without gradient."""
-        return real_tokens(x, self.encoder if spec.tokens == "encoder" else self.own, spec.token_axis)
+        return real_tokens(x, self.find(spec), spec.token_axis)
