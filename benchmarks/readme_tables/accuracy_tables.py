@@ -24,6 +24,7 @@ _METHODS = {
     "ConvBERT hard": "methods-convbert-hard_epyc-2core",
     "SqueezeBERT hard": "methods-squeezebert-hard_epyc-2core",
 }
+_OTHERS = (("linear", "channel"), ("lean", "tensor"), ("qdqbert", "channel"))
 _METHOD_ORDER = ("max", "percentile", "mse", "entropy", "best", "best, not equalized", "best, depths merged")
 
 
@@ -56,6 +57,18 @@ def draw_methods(results: Results) -> str:
             cells = [each.get((f"tensorrt/{weights}", method), "") for each in found]
             rows.append([f"per {weights}", method, *cells])
     return draw_rows(("weights", "method", *_METHODS), rows)
+
+
+@readme_table("method-recipes")
+def draw_recipes(results: Results) -> str:
+    """The default method beside the plain maximum in the other placements, checkpoint by checkpoint, in percent."""
+    found = [_by_method(results.read(name)) for name in _METHODS.values()]
+    rows = [
+        [f"`{recipe}`", f"per {weights}", method, *(each[f"{recipe}/{weights}", method] for each in found)]
+        for recipe, weights in _OTHERS
+        for method in ("max", "best")
+    ]
+    return draw_rows(("recipe", "weights", "method", *_METHODS), rows)
 
 
 def _by_method(result: Result) -> dict[tuple[str, str], str]:

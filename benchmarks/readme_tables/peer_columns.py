@@ -59,6 +59,7 @@ def _measure(result: Result) -> Iterator[tuple[str, str]]:
     yield "the quickest peer that calibrates", _least(_calibrate(theirs))
     steps = {each["name"]: f"{each['ratio']:.2f}" for each in (result["training"] or {"costs": ()})["costs"]}
     yield "a training step, by FP32's: qdq, everything", steps.get("full", _MISSING)
+    yield "qdq, GEMMs alone", steps.get("linear", _MISSING)
     yield "ModelOpt, GEMMs alone", steps.get("modelopt", _MISSING)
     for shape in _SHAPES:
         yield f"{shape.replace('x', '×')} on a CPU, ms: qdq", _least(_time(ours, shape))

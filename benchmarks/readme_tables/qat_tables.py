@@ -15,7 +15,6 @@ _STARTS = {
     "`similarity`": "similarity",
 }
 
-_SEEDS = "qat-minilm-450_epyc-2core-avx2"
 _TASKS = {"`span`, F1": "qat-span_epyc-2core", "`target`, entity F1": "qat-target_epyc-2core"}
 _MASKED = {"per tensor": "qat-fill-mask_epyc-2core-avx2", "per channel": "qat-fill-mask-channel_epyc-2core-avx2"}
 _COLUMNS = {
@@ -40,27 +39,6 @@ def draw_starts(results: Results) -> str:
         for label, column in stages.items()
     ]
     return draw_rows(("", *_STARTS), rows)
-
-
-@readme_table("qat-seeds")
-def draw_seeds(results: Results) -> str:
-    """MiniLM over the seeds, in percent: each column's mean beside FP32 and beside the best of the controls."""
-    columns = {each["column"]: each for each in results.read(_SEEDS)["columns"]}
-    head = ("", "seeds", "accuracy", "of FP32 %", "points", "of the best FP32 %", "points", "its graph")
-    rows = [[label, *_average(columns[column])] for label, column in _COLUMNS.items() if column in columns]
-    return draw_rows(head, rows)
-
-
-def _average(column: Result) -> Sequence[str]:
-    return (
-        f"{column['seeds']}",
-        f"{column['mean']:.2f}",
-        f"{column['of_fp32']:.2f}",
-        "" if column["column"] == "fp32" else f"{column['points']:+.2f} ± {column['error']:.2f}",
-        f"{column['of_best_fp32']:.2f}",
-        "" if column["best_error"] == 0 else f"{column['best_points']:+.2f} ± {column['best_error']:.2f}",
-        "" if column["onnx"] is None else f"{column['onnx']:.2f}",
-    )
 
 
 @readme_table("qat-tasks")

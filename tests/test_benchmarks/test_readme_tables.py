@@ -17,7 +17,6 @@ from qat.errors import DataError
 
 NOT_GENERATED = {
     "| | steps | seeds | accuracy | of FP32 % | points | its graph on ONNX Runtime |",  # no answers kept to pair
-    "| recipe | weights | ONNX Runtime | OpenVINO |",  # no result file
     "| | recall@10 | of FP32 % | recall@1 | mean cosine to FP32 |",  # no result file
 }
 """Tables of the results whose figures no result file holds in full."""
@@ -91,9 +90,20 @@ def _change(folder: Path, name: str, change: Callable[[Any], None]) -> Results:
     return Results(folder)
 
 
+def _find_row(result: Any, peer: str, recipe: str) -> Any:
+    return next(row for row in result["rows"] if (row["peer"], row["recipe"]) == (peer, recipe))
+
+
 CHANGES: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "journeys": ("journey-minilm_epyc-2core", lambda r: r["accuracy"].update(onnx=0.5), "| 50.00 (59.5 %) | 99.88 % |"),
     "methods": ("methods-minilm_epyc-2core", lambda r: r["rows"][0].update(accuracy=12.345), "| FP32 | | 12.35 |"),
+    "method-recipes": (
+        "methods-albert_epyc-2core",
+        lambda r: next(row for row in r["rows"] if row["placement"] == "lean/tensor" and row["method"] == "max").update(
+            accuracy=12.345
+        ),
+        "| `lean` | per tensor | max | 83.87 | 12.35 |",
+    ),
     "calibration-cost": (
         "calibration-minilm_epyc-2core-avx2",
         lambda r: r["best"].update({"nncf: linear": 12.345}),
@@ -122,7 +132,17 @@ CHANGES: dict[str, tuple[str, Callable[[Any], None], str]] = {
         "| 7,654 | 1.00",
     ),
     "qat-step": ("qat-step-minilm_epyc-2core", lambda r: r.update(memory_full=7.0), "± 0.021 | 7.00 | 1.35 |"),
+    "weight-bits": (
+        "weight-bits-minilm_epyc-2core-avx2",
+        lambda r: r["rows"][0].update(agreement=12.345),
+        "| `tensorrt` | 8 bits | 84.70 | 12.3 |",
+    ),
     "peers": ("peers-minilm_epyc-2core-avx2", lambda r: r.update(scored=7), "7 rows scored"),
+    "peer-columns": (
+        "peers-albert_epyc-2core-avx2",
+        lambda r: _find_row(r, "nncf", "default").update(accuracy=0.123),
+        "| NNCF | 38.50 | 12.30 |",
+    ),
 }
 
 
