@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.cost_table import draw_costs
 from benchmarks.peers.table import draw_table
 from benchmarks.readme_tables.markdown import draw_rows, fence
 from benchmarks.readme_tables.registry import Result
@@ -12,13 +13,13 @@ _MOST_ROWS, _MOST_VALUES, _MOST_LETTERS = 50, 6, 120
 
 
 def draw_page(path: Path, result: Result) -> str:
-    """The Markdown of the result at ``path``: a contest of peers as its own table, others fact by fact.
+    """The Markdown of the result at ``path``: a contest of peers as its own tables, others fact by fact.
 
     Numbers have five significant digits. A list of rows is a table, where it is not too long to be read; what a row
     says beside numbers and short texts (raw answers, settings) is left to the JSON file.
     """
     if "contest" in result:
-        return fence(draw_table(result))
+        return "\n".join(fence(each) for each in (draw_table(result), draw_costs(result)) if each)
     facts = [[label, text] for label, value in _walk(_without(result, "environment")) if (text := _write(value))]
     machine = "; ".join(f"{label} {_write(value)}" for label, value in _walk(result.get("environment", {})))
     parts = [f"# {path.stem}", machine, draw_rows(("fact", "value"), facts).rstrip()]
