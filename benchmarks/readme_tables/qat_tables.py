@@ -41,6 +41,44 @@ def draw_starts(results: Results) -> str:
     return draw_rows(("", *_STARTS), rows)
 
 
+@readme_table("qat-seeds")
+def draw_seeds(results: Results) -> str:
+    """MiniLM, in percent: the mean over the seeds, its share of FP32, its distance to FP32, and the graphs' mean."""
+    tables = results.read("qat_epyc-2core")["tables"]
+    columns = [*tables["minilm"]["columns"], *(each for each in tables["minilm-450"]["columns"] if each["steps"])]
+    order = list(_COLUMNS.values())
+    titles = {column: label for label, column in _COLUMNS.items()}
+    rows = [
+        [titles[each["column"]], *_average(each)]
+        for each in sorted(columns, key=lambda each: (each["steps"], order.index(each["column"])))
+    ]
+    return draw_rows(("", "steps", "seeds", "accuracy", "of FP32 %", "points", "its graph on ONNX Runtime"), rows)
+
+
+def _average(column: Result) -> Sequence[str]:
+    trained = column["steps"] > 0
+    return (
+        f"{column['steps']}" if trained else "",
+        f"{column['seeds']}" if trained else "",
+        f"{column['mean']:.2f}",
+        f"{column['of_fp32']:.2f}",
+        "" if column["column"] == "fp32" else f"{column['points']:+.2f} ± {column['error']:.2f}",
+        "" if column["onnx"] is None else f"{column['onnx']:.2f}",
+    )
+
+
+@readme_table("embeddings")
+def draw_embeddings(results: Results) -> str:
+    """How often an embedding finds its sentence, in percent, and how near it is to the float model's."""
+    found = results.read("embeddings-minilm_epyc-2core")["rows"]
+    rows = [
+        [each["name"], f"{each['recall_at_10']:.2f}", f"{100 * each['recall_at_10'] / found[0]['recall_at_10']:.1f}",
+         f"{each['recall_at_1']:.2f}", f"{each['cosine']:.4f}"]
+        for each in found
+    ]  # fmt: skip
+    return draw_rows(("", "recall@10", "of FP32 %", "recall@1", "mean cosine to FP32"), rows)
+
+
 @readme_table("qat-tasks")
 def draw_tasks(results: Results) -> str:
     """Tasks that read tokens, in percent: the score, its share of FP32, its distance to FP32, and the graph's score."""
