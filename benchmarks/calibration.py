@@ -29,10 +29,12 @@ from calibration.observers import RangeObserver
 from calibration.settings import ALL, CalibrationSettings
 from qat.batches import drop_targets, iterate_batches
 from qat.checkpoint import load_checkpoint
+from qat.commands import encode_rows
 from qat.console import print_json, print_table
 from qat.huggingface import wrap
 from qat.quantizer import disable_quantizers
 from qat.tasks import find_task
+from qat.tasks.record import TaskRecord
 
 Batch = Mapping[str, Tensor]
 _WARM_UP = 2
@@ -136,8 +138,7 @@ def read_batches(checkpoint: Path, data: Path, texts: int, batch_size: int) -> l
     """The rows in batches of like length, the batches shuffled by a fixed seed."""
     task = find_task("text-classification")
     loaded = load_checkpoint(checkpoint, task)
-    rows = task.load(data, columns={}, limit=texts, require_labels=False)
-    encoded = task.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config, require_labels=False)
+    encoded = encode_rows(loaded, task, TaskRecord(name=task.name), data, texts, require_labels=False)
     pad = loaded.pad_token_id
     found = [
         drop_targets(batch.to_tensors())

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
-from calibration.quantize import quantize_model
+from calibration.quantize import quantize_rows
 from export.decoder_graphs import STEP_FILE
 from export.exported import MODEL_FILE, Lowering, trace_model, trace_next, write_exported
 from export.layer_compare import FollowedGraph, TensorAgreement
@@ -32,7 +32,6 @@ from export.runners.load_decoder import load_decoder
 from export.runners.torch_decoder import split_decoder
 from export.targets import find_target
 from qat.artefacts import require_writable, write_json
-from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, load_checkpoint
 from qat.commands import encode_rows
 from qat.console import print_json, say
@@ -172,11 +171,9 @@ def _export(model: PreTrainedModel, folder: Path) -> dict[str, Path]:
     }
 
 
-def _quantize(checkpoint: Checkpoint, training: Encoded, pad: int) -> None:
+def _quantize(checkpoint: Checkpoint, training: Encoded) -> None:
     rows = training.pick(range(min(_CALIBRATION, len(training))))
-    batches = iterate_batches(rows, batch_size=_BATCH, pad_token_id=pad, order="length")
-    recipe = Recipe.load("tensorrt").for_target("rtx")
-    quantize_model(checkpoint.model, (batch.to_tensors() for batch in batches), recipe, target="rtx")
+    quantize_rows(checkpoint, rows, Recipe.load("tensorrt").for_target("rtx"), target="rtx", batch_size=_BATCH)
     quantization_config(checkpoint.model).task = TaskRecord.of(
         find_task(_TASK), {}, None, rows, checkpoint.model.config
     ).to_dict()
@@ -203,7 +200,7 @@ def measure_generation(
         scores[stage] = score_rows(infer_with(model), rows, task, pad_token_id=pad, batch_size=_BATCH)
 
     score("fp32")
-    _quantize(checkpoint, training, pad)
+    _quantize(checkpoint, training)
     score("ptq")
     train_rows(model, training, TrainingPlan(settings=asked.settings, pad_token_id=pad, teacher=teacher))
     score("qat")

@@ -27,6 +27,7 @@ from export.runners.tensorrt_runner import TensorRtRunner
 from export.runners.torch_runner import TorchRunner
 from export.targets import find_target
 from qat.checkpoint import Checkpoint, load_checkpoint
+from qat.commands import encode_rows
 from qat.errors import BuildError
 from qat.families import longest_row
 from qat.recipe import Recipe
@@ -124,12 +125,9 @@ def prepare(run: GpuRun) -> Prepared:
     """The checkpoint calibrated as ``qdq calibrate`` does by default, and its graphs."""
     task = find_task(_TASK)
     checkpoint = load_checkpoint(run.checkpoint, task)
-
-    def encode(source: Path, limit: int | None) -> Encoded:
-        rows = task.load(source, columns={}, limit=limit)
-        return task.encode(rows, tokenizer=checkpoint.tokenizer, config=checkpoint.model.config)
-
-    training, rows = encode(run.data, run.texts), encode(run.evaluation, run.limit)
+    plain = TaskRecord(name=task.name)
+    training = encode_rows(checkpoint, task, plain, run.data, run.texts)
+    rows = encode_rows(checkpoint, task, plain, run.evaluation, run.limit)
     stage = CalibrationStage(
         recipe=Recipe.load("tensorrt").for_target("rtx"),
         target="rtx",

@@ -18,18 +18,19 @@ from benchmarks.environment import describe_environment
 from benchmarks.peers.score import Correct, difference, judge_rows, pack_rows
 from calibration.calibrate import Calibration
 from calibration.candidates import merge_depths, set_ranges
-from calibration.quantize import quantize_model
+from calibration.quantize import quantize_rows
 from calibration.ranges import METHODS
 from calibration.settings import ALL, BEST, CalibrationSettings
 from qat.artefacts import require_writable, write_json
-from qat.batches import iterate_batches
 from qat.checkpoint import Checkpoint, load_checkpoint
+from qat.commands import encode_rows
 from qat.console import print_json, say, show_stages
 from qat.errors import RecipeError, suggest
 from qat.recipe import Recipe, WeightGranularity
 from qat.scoring import infer_with, score_rows
 from qat.tasks import find_task
 from qat.tasks.base import Encoded, Task
+from qat.tasks.record import TaskRecord
 
 PLACEMENTS: dict[str, tuple[str, WeightGranularity]] = {
     "linear/channel": ("linear", "per_channel"),
@@ -39,7 +40,6 @@ PLACEMENTS: dict[str, tuple[str, WeightGranularity]] = {
     "qdqbert/channel": ("qdqbert", "per_channel"),
 }
 _TASK = "text-classification"
-_BATCH = 32
 _TARGETS = {"per_channel": "tensorrt", "per_tensor": "rtx"}
 
 
@@ -119,15 +119,8 @@ def _calibrate(
 ) -> tuple[PreTrainedModel, Calibration]:
     recipe, weights = PLACEMENTS[placement]
     loaded = load_checkpoint(checkpoint, find_task(_TASK))
-    pad = loaded.pad_token_id
-    batches = iterate_batches(data, batch_size=_BATCH, pad_token_id=pad, order="length")
-    done = quantize_model(
-        loaded.model,
-        (batch.to_tensors() for batch in batches),
-        Recipe.load(recipe).model_copy(update={"weights": weights}),
-        target=_TARGETS[weights],
-        settings=settings,
-    )
+    chosen = Recipe.load(recipe).model_copy(update={"weights": weights})
+    done = quantize_rows(loaded, data, chosen, target=_TARGETS[weights], settings=settings)
     return loaded.model, done.calibration
 
 
@@ -160,13 +153,9 @@ def methods_command(
     require_writable(out)
     task = find_task(_TASK)
     loaded = load_checkpoint(checkpoint, task)
-
-    def read(path: Path, most: int | None, *, labelled: bool) -> Encoded:
-        rows = task.load(path, columns={}, limit=most, require_labels=labelled)
-        config = loaded.model.config
-        return task.encode(rows, tokenizer=loaded.tokenizer, config=config, require_labels=labelled)
-
-    calibration, scored = read(data, texts, labelled=False), read(evaluation, None, labelled=True)
+    record = TaskRecord(name=task.name)
+    calibration = encode_rows(loaded, task, record, data, texts, require_labels=False)
+    scored = encode_rows(loaded, task, record, evaluation)
     rows: list[MethodRow] = []
     with show_stages() as advance:
         advance("float", 0, len(placements) + 1)

@@ -23,9 +23,11 @@ from calibration.quantize import quantize_model
 from calibration.settings import CalibrationSettings
 from qat.batches import iterate_batches
 from qat.checkpoint import load_checkpoint
+from qat.commands import encode_rows
 from qat.fused_kernels import composed_only
 from qat.recipe import Recipe, WeightGranularity
 from qat.tasks import find_task
+from qat.tasks.record import TaskRecord
 
 FLOAT = "float"
 _TASK = "text-classification"
@@ -76,8 +78,7 @@ def read_feeds(setting: Setting) -> list[Feed]:
     """The rows with their labels in full batches of like length, the batches shuffled by a fixed seed."""
     task = find_task(_TASK)
     loaded = load_checkpoint(setting.checkpoint, task)
-    rows = task.load(setting.data, columns={}, limit=setting.texts)
-    encoded = task.encode(rows, tokenizer=loaded.tokenizer, config=loaded.model.config)
+    encoded = encode_rows(loaded, task, TaskRecord(name=task.name), setting.data, setting.texts)
     pad = loaded.pad_token_id
     batches = iterate_batches(encoded, batch_size=setting.batch_size, pad_token_id=pad, order="length")
     whole = (batch for batch in batches if len(batch.index) == setting.batch_size)

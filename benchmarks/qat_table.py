@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def _summarize_columns(
              for name in COLUMNS if answers[name]}  # fmt: skip
     best = max((name for name in _CONTROLS if name in means), key=lambda name: means[name])
 
+    @cache  # the best control may be the float checkpoint
     def differ(name: str, other: str) -> tuple[float, float]:
         points, error = measure_difference(material.task, material.scored, answers[name], answers[other])
         return 100 * points, 100 * error

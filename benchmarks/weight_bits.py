@@ -4,7 +4,7 @@ A CPU with AVX2 and neither VNNI nor AVX-512 adds two products of 8 bits in 16, 
 bits they fit. Every row stands beside the same model in torch, which computes fake quantization in float.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,21 +18,21 @@ from transformers import PreTrainedModel
 
 from benchmarks.accuracy import measure_accuracy
 from benchmarks.environment import describe_environment
-from calibration.quantize import quantize_model
-from calibration.settings import CalibrationSettings
+from calibration.quantize import quantize_rows
 from export.exported import Lowering, lower_graph, trace_model
 from export.runners.base import Runner
 from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.openvino_runner import OpenVinoRunner
 from export.targets import find_target
 from qat.artefacts import require_writable, write_json
-from qat.batches import iterate_batches
 from qat.checkpoint import load_checkpoint
+from qat.commands import encode_rows
 from qat.console import print_json, print_table, show_stages
 from qat.recipe import Recipe
 from qat.scoring import Accuracy, infer_with, score_rows
 from qat.tasks import find_task
 from qat.tasks.base import Encoded
+from qat.tasks.record import TaskRecord
 
 RECIPES = ("tensorrt", "linear")
 BITS: tuple[Literal[8, 7], ...] = (8, 7)
@@ -41,7 +41,6 @@ RUNTIMES: dict[str, Callable[[Path], Runner]] = {
     "openvino": lambda path: OpenVinoRunner(path, rest="f32", threads=1),
 }
 _TASK = "text-classification"
-_BATCH = 32
 _MOVED = 1e-3
 
 
@@ -105,52 +104,33 @@ def weight_bits_command(
     Example: python -m benchmarks.weight_bits my-bert --data train.jsonl --eval dev.jsonl --out bits.json
     """
     require_writable(out)
+    task = find_task(_TASK)
+    loaded, record = load_checkpoint(checkpoint, task), TaskRecord(name=task.name)
+    calibration = encode_rows(loaded, task, record, data, texts, require_labels=False)
+    scored = encode_rows(loaded, task, record, evaluation, limit)
     rows: list[BitsRow] = []
     combinations = [(recipe, bits) for recipe in RECIPES for bits in BITS]
     with show_stages() as advance:
         for done, (recipe, bits) in enumerate(combinations):
             advance(f"{recipe}, {bits} bits", done, len(combinations))
-            rows += _answer(checkpoint, (data, texts), (evaluation, limit), recipe, bits)
+            chosen = Recipe.load(recipe).model_copy(update={"weights": "per_channel", "weight_bits": bits})
+            quantized = load_checkpoint(checkpoint, task)
+            quantize_rows(quantized, calibration, chosen, target="onnxruntime")
+            rows += [
+                BitsRow(
+                    recipe=recipe, bits=bits, runtime=name,
+                    accuracy=100 * found.value, torch_accuracy=100 * beside.value,
+                    **describe_distance(found.outputs["logits"], beside.outputs["logits"]),
+                )
+                for name, found, beside in compare_runtimes(quantized.model, scored, pad=quantized.pad_token_id)
+            ]  # fmt: skip
     write_json(out, {
-        "checkpoint": checkpoint.name, "calibration_rows": texts, "scored_rows": limit,
+        "checkpoint": checkpoint.name, "calibration_rows": len(calibration), "scored_rows": len(scored),
         "rows": [asdict(row) for row in rows], "environment": describe_environment(),
     })  # fmt: skip
     head = ("recipe", "bits", "runtime", "accuracy", "torch", "same %", "moved %", "distance")
     print_table(f"{checkpoint.name}, beside torch", head, [tuple(asdict(row).values()) for row in rows])
     print_json({"out": str(out), "rows": [asdict(row) for row in rows]})
-
-
-def _answer(
-    checkpoint: Path, data: tuple[Path, int], evaluation: tuple[Path, int], recipe: str, bits: Literal[8, 7]
-) -> Sequence[BitsRow]:
-    task = find_task(_TASK)
-    loaded = load_checkpoint(checkpoint, task)
-    pad = loaded.pad_token_id
-
-    def read(path: Path, most: int, *, labelled: bool) -> Encoded:
-        found = task.load(path, columns={}, limit=most, require_labels=labelled)
-        config = loaded.model.config
-        return task.encode(found, tokenizer=loaded.tokenizer, config=config, require_labels=labelled)
-
-    batches = iterate_batches(read(*data, labelled=False), batch_size=_BATCH, pad_token_id=pad, order="length")
-    quantize_model(
-        loaded.model,
-        (batch.to_tensors() for batch in batches),
-        Recipe.load(recipe).model_copy(update={"weights": "per_channel", "weight_bits": bits}),
-        target="onnxruntime",
-        settings=CalibrationSettings(),
-    )
-    return [
-        BitsRow(
-            recipe=recipe, bits=bits, runtime=name, accuracy=_percent(found), torch_accuracy=_percent(beside),
-            **describe_distance(found.outputs["logits"], beside.outputs["logits"]),
-        )
-        for name, found, beside in compare_runtimes(loaded.model, read(*evaluation, labelled=True), pad=pad)
-    ]  # fmt: skip
-
-
-def _percent(accuracy: Accuracy) -> float:
-    return 100 * next(iter(accuracy.metrics.values()))
 
 
 if __name__ == "__main__":

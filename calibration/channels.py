@@ -37,7 +37,7 @@ class ChannelPeaks:
             self._raise_to(other._peaks)
 
     def _raise_to(self, peaks: Tensor) -> None:
-        self._peaks = peaks if self._peaks is None else torch.maximum(self._peaks.to(peaks.device), peaks)
+        self._peaks = peaks.clone() if self._peaks is None else torch.maximum(self._peaks.to(peaks.device), peaks)
 
     def read(self, largest: float) -> Floats:
         """The magnitudes, ``(channels,)``, none above the ``largest`` of the tensor; empty where nothing was seen."""

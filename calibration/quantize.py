@@ -7,9 +7,12 @@ from transformers import PreTrainedModel
 
 from calibration.calibrate import Batch, Calibration, Progress, calibrate, ignore_progress
 from calibration.settings import CalibrationSettings
+from qat.batches import iterate_batches
+from qat.checkpoint import Checkpoint
 from qat.huggingface import wrap
 from qat.recipe import Recipe
 from qat.split import SplitBlock, split_outlier_neurons
+from qat.tasks.base import Encoded
 from qat.wrap import WrapReport
 
 
@@ -51,3 +54,22 @@ def quantize_model(
     return Quantized(
         wrapped=wrapped, calibration=calibrate(model, batches, settings=settings, progress=progress), split=split
     )
+
+
+def quantize_rows(
+    checkpoint: Checkpoint,
+    rows: Encoded,
+    recipe: Recipe,
+    *,
+    target: str,
+    settings: CalibrationSettings | None = None,
+    batch_size: int = 32,
+) -> Quantized:
+    """What became of the checkpoint's model, in place: ``quantize_model`` on rows in batches of like length.
+
+    Raises:
+        QDQError: as ``quantize_model``.
+    """
+    batches = iterate_batches(rows, batch_size=batch_size, pad_token_id=checkpoint.pad_token_id, order="length")
+    tensors = (batch.to_tensors() for batch in batches)
+    return quantize_model(checkpoint.model, tensors, recipe, target=target, settings=settings)

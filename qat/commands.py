@@ -113,18 +113,25 @@ def _report(out: Path, rows: int, done: Finetuning, facts: Facts, *, as_json: bo
 
 
 def encode_rows(
-    checkpoint: Checkpoint, task: Task, record: TaskRecord, path: Path, limit: int | None = None
+    checkpoint: Checkpoint,
+    task: Task,
+    record: TaskRecord,
+    path: Path,
+    limit: int | None = None,
+    *,
+    require_labels: bool = True,
 ) -> Encoded:
-    """The labelled rows of a file, read and encoded as the record says.
+    """The rows of a file, read and encoded as the record says.
 
     Raises:
-        DataError: rows the task cannot use.
+        DataError: rows the task cannot use, or without labels where they are required.
     """
     return task.encode(
-        task.load(path, columns=record.columns, limit=limit),
+        task.load(path, columns=record.columns, limit=limit, require_labels=require_labels),
         tokenizer=checkpoint.tokenizer,
         config=checkpoint.model.config,
         max_length=record.max_length,
+        require_labels=require_labels,
     )
 
 

@@ -1,5 +1,5 @@
-// The fake-quantize operator in one pass over memory, bit-equal to the composed one in fake_quant.py, and the counting of
-// magnitudes that calibration does, equal to that of calibration/histogram.py.
+// The fake-quantize operator in one pass over memory, bit-equal to the composed one in fake_quant.py, and the counting
+// of magnitudes that calibration does, equal to that of calibration/histogram.py.
 //
 // Plain C functions over contiguous arrays of float or bfloat16 (bits in uint16_t). Compiled without fused
 // multiply-add and without fast-math, so that every operation rounds as torch's own; the compiler vectorizes the loops.

@@ -18,6 +18,7 @@ from export.runners.onnxruntime_runner import OnnxRuntimeRunner
 from export.runners.openvino_runner import OpenVinoRunner
 from export.targets import find_target
 from qat.checkpoint import load_checkpoint
+from qat.commands import encode_rows
 from qat.errors import CheckpointError
 from qat.recipe import Recipe
 from qat.tasks import find_task
@@ -110,12 +111,7 @@ def _quantize(setting: Setting, recipe: str, folder: Path) -> Iterator[tuple[str
     """Our graph for each runtime; of a recipe both hold the same numbers."""
     task = find_task(setting.task)
     checkpoint = load_checkpoint(setting.checkpoint, task)
-    rows = task.encode(
-        task.load(setting.data, columns={}, limit=setting.texts),
-        tokenizer=checkpoint.tokenizer,
-        config=checkpoint.model.config,
-        max_length=None,
-    )
+    rows = encode_rows(checkpoint, task, TaskRecord(name=task.name), setting.data, setting.texts)
     stage = CalibrationStage(
         recipe=Recipe.load(recipe).for_target("onnxruntime"),
         target="onnxruntime",

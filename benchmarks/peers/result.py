@@ -71,7 +71,9 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
     compared = []
     for theirs in outcomes:
         mine = ours.get((theirs.row.placement, theirs.row.weights))
-        if theirs.peer in OWN or theirs.row.standing != "matched" or mine is None or not _has_int8(theirs):
+        if theirs.peer in OWN or theirs.row.standing != "matched" or not theirs.correct or mine is None:
+            continue
+        if not any(theirs.facts["inside"][what] for what in ("weights", "activations", "products")):
             continue
         apart = difference(unpack_rows(mine.correct), unpack_rows(theirs.correct))
         compared.append({
@@ -85,13 +87,6 @@ def compare_matched(outcomes: Sequence[Outcome], method: str | None = None) -> l
     return compared
 
 
-def _has_int8(each: Outcome) -> bool:
-    inside = each.facts.get("inside")
-    return bool(each.correct) and (
-        inside is None or any(inside[what] for what in ("weights", "activations", "products"))
-    )
-
-
 def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:
     """The JSON file at ``path`` with everything, and beside it the same tables as ``.md``.
 
@@ -101,9 +96,13 @@ def write_result(path: Path, result: dict[str, Any]) -> tuple[Path, Path]:
     table = path.with_suffix(".md")
     write_json(path, result)
     with atomic_file(table) as staging:
-        drawn = (draw_table(result), draw_costs(result))
-        staging.write_text("\n".join(f"```text\n{each}\n```\n" for each in drawn if each), encoding="utf-8")
+        staging.write_text(draw_tables(result), encoding="utf-8")
     return path, table
+
+
+def draw_tables(result: Mapping[str, Any]) -> str:
+    """All tables of a result as Markdown: its rows, and what they cost where that was measured."""
+    return "\n".join(f"```text\n{each}\n```\n" for each in (draw_table(result), draw_costs(result)) if each)
 
 
 def read_result(path: Path, contest: Contest, peers: Sequence[Peer]) -> tuple[list[Outcome], Beside]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.cost_table import draw_costs
-from benchmarks.peers.table import draw_table
-from benchmarks.readme_tables.markdown import draw_rows, fence
+from benchmarks.peers.result import draw_tables
+from benchmarks.readme_tables.markdown import draw_rows
 from benchmarks.readme_tables.registry import Result
 
 _MOST_ROWS, _MOST_VALUES, _MOST_LETTERS = 50, 6, 120
@@ -19,7 +18,7 @@ def draw_page(path: Path, result: Result) -> str:
     says beside numbers and short texts (raw answers, settings) is left to the JSON file.
     """
     if "contest" in result:
-        return "\n".join(fence(each) for each in (draw_table(result), draw_costs(result)) if each)
+        return draw_tables(result)
     facts = [[label, text] for label, value in _walk(_without(result, "environment")) if (text := _write(value))]
     machine = "; ".join(f"{label} {_write(value)}" for label, value in _walk(result.get("environment", {})))
     parts = [f"# {path.stem}", machine, draw_rows(("fact", "value"), facts).rstrip()]

@@ -33,11 +33,9 @@ _COLUMNS = {
 def draw_starts(results: Results) -> str:
     """Checkpoints whose start QAT hardly moves: the headline metric of each stage, in percent."""
     tables = results.read("qat_epyc-2core")["tables"]
+    found = [_by_column(tables[name]["differences"]) for name in _STARTS.values()]
     stages = {"FP32": "fp32", "calibrated": "ptq", "QAT distilled": "qat distilled"}
-    rows = [
-        [label, *(f"{_find(tables[name]['differences'], column)['value']:.2f}" for name in _STARTS.values())]
-        for label, column in stages.items()
-    ]
+    rows = [[label, *(f"{cells[column]['value']:.2f}" for cells in found)] for label, column in stages.items()]
     return draw_rows(("", *_STARTS), rows)
 
 
@@ -46,11 +44,12 @@ def draw_seeds(results: Results) -> str:
     """MiniLM, in percent: the mean over the seeds, its share of FP32, its distance to FP32, and the graphs' mean."""
     tables = results.read("qat_epyc-2core")["tables"]
     columns = [*tables["minilm"]["columns"], *(each for each in tables["minilm-450"]["columns"] if each["steps"])]
-    order = list(_COLUMNS.values())
-    titles = {column: label for label, column in _COLUMNS.items()}
+    found = {(each["steps"], each["column"]): each for each in columns}
     rows = [
-        [titles[each["column"]], *_average(each)]
-        for each in sorted(columns, key=lambda each: (each["steps"], order.index(each["column"])))
+        [label, *_average(found[steps, column])]
+        for steps in sorted({steps for steps, _ in found})
+        for label, column in _COLUMNS.items()
+        if (steps, column) in found
     ]
     return draw_rows(("", "steps", "seeds", "accuracy", "of FP32 %", "points", "its graph on ONNX Runtime"), rows)
 
@@ -82,7 +81,7 @@ def draw_embeddings(results: Results) -> str:
 @readme_table("qat-tasks")
 def draw_tasks(results: Results) -> str:
     """Tasks that read tokens, in percent: the score, its share of FP32, its distance to FP32, and the graph's score."""
-    found = [_by_column(results.read(name)) for name in _TASKS.values()]
+    found = [_by_column(results.read(name)["cells"]) for name in _TASKS.values()]
     head = [name for task in _TASKS for name in (task, "of FP32 %", "points", "its graph")]
     return draw_rows(("", *head), _list_columns(found, _score, blank=4))
 
@@ -97,7 +96,7 @@ def _score(cells: Mapping[str, Result], column: str) -> Sequence[str]:
 @readme_table("qat-fill-mask")
 def draw_masked(results: Results) -> str:
     """Masked words: perplexity, the share of FP32's token probability in percent, and the graph's perplexity."""
-    found = [_by_column(results.read(name)) for name in _MASKED.values()]
+    found = [_by_column(results.read(name)["cells"]) for name in _MASKED.values()]
     head = [name for weights in _MASKED for name in (weights, "of FP32 %", "its graph")]
     return draw_rows(("", *head), _list_columns(found, _perplexities, blank=3))
 
@@ -119,9 +118,5 @@ def _list_columns(
     ]
 
 
-def _by_column(result: Result) -> Mapping[str, Result]:
-    return {cell["column"]: cell for cell in result["cells"]}
-
-
-def _find(cells: Sequence[Result], column: str) -> Result:
-    return next(cell for cell in cells if cell["column"] == column)
+def _by_column(cells: Sequence[Result]) -> Mapping[str, Result]:
+    return {cell["column"]: cell for cell in cells}

@@ -67,3 +67,11 @@ def test_a_value_that_is_not_finite_shows_in_the_largest(value: float) -> None:
     assert not histogram.peak.isfinite()
     hidden, _ = count([(x, torch.tensor([0, 1, 2, 4]))])
     assert hidden.largest == 1.0
+
+
+def test_what_is_counted_after_a_merge_leaves_the_other_as_it_was() -> None:
+    _, other = count([(torch.ones(2, 3), None)])
+    own = ChannelPeaks()
+    own.merge(other)
+    count_tokens(torch.full((2, 3), 7.0), None, Histogram(), own)
+    assert (own.read(9.0).tolist(), other.read(9.0).tolist()) == ([7.0] * 3, [1.0] * 3)
